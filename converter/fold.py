@@ -1,0 +1,82 @@
+"""Fold the numbers of names: ``layers.0.w, layers.1.w, layers.2.w`` → ``layers.{0..2}.w``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TypeAlias
+
+from converter.finding import Finding
+
+_NUMBER = re.compile(r"(?<![A-Za-z0-9])(0|[1-9][0-9]*)(?![A-Za-z0-9])")
+
+Numbers: TypeAlias = tuple[int, ...]
+Box: TypeAlias = tuple[Numbers, ...]
+
+
+def skeleton(name: str) -> str:
+    """Return ``name`` with ``#`` for every number that stands alone between separators."""
+    return _NUMBER.sub("#", name)
+
+
+def numbers(name: str) -> Numbers:
+    """Return the numbers that ``skeleton`` replaces."""
+    return tuple(int(digits) for digits in _NUMBER.findall(name))
+
+
+def fold_names(names: Iterable[str]) -> list[str]:
+    """Return patterns that stand for exactly these names, in order of first appearance.
+
+    Several numbers fold together only where every combination of them is present.
+    """
+    groups: dict[str, set[Numbers]] = {}
+    for name in names:
+        groups.setdefault(skeleton(name), set()).add(numbers(name))
+    return [_write(shape, box) for shape, tuples in groups.items() for box in _boxes(tuples)]
+
+
+def fold_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Join findings that differ in nothing but the tensor, and fold the names of those."""
+    groups: dict[Finding, list[str]] = {}
+    for finding in findings:
+        tensors = groups.setdefault(replace(finding, tensor=None), [])
+        if finding.tensor is not None:
+            tensors.append(finding.tensor)
+    return [
+        replace(finding, tensor=", ".join(fold_names(tensors)) or None)
+        for finding, tensors in groups.items()
+    ]
+
+
+def fold_numbers(values: Iterable[int]) -> str:
+    """Return sorted numbers as runs: ``0..2,5``."""
+    ordered = sorted(set(values))
+    runs = [
+        [value for _, value in run]
+        for _, run in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])
+    ]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
+
+
+def _boxes(tuples: set[Numbers]) -> list[Box]:
+    """Cover a set of tuples exactly with products of number sets."""
+    if tuples == {()}:
+        return [()]
+    rests: dict[int, set[Numbers]] = {}
+    for first, *rest in tuples:
+        rests.setdefault(first, set()).add(tuple(rest))
+    firsts: dict[tuple[Box, ...], list[int]] = {}
+    for first in sorted(rests):
+        firsts.setdefault(tuple(_boxes(rests[first])), []).append(first)
+    return [(tuple(values), *box) for boxes, values in firsts.items() for box in boxes]
+
+
+def _write(shape: str, box: Sequence[Numbers]) -> str:
+    pieces = shape.split("#")
+    written = [pieces[0]]
+    for values, piece in zip(box, pieces[1:], strict=True):
+        folded = fold_numbers(values)
+        written += [folded if len(values) == 1 else f"{{{folded}}}", piece]
+    return "".join(written)

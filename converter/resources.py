@@ -1,0 +1,46 @@
+"""Where the package's own rule files and schemas lie.
+
+A wheel carries them inside the package; a checkout's own are used when the package runs from
+that checkout. The working directory is never searched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter import strict_json
+from converter.errors import UsageError
+from converter.finding import closest
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def rule_files() -> dict[str, Path]:
+    """Return the models that come with this package: name → rule file, sorted by name."""
+    return {path.stem: path for path in sorted(_folder("rules").glob("*.yaml"))}
+
+
+def rule_file(model: str) -> Path:
+    """Return the rule file of a model by name. Raises UsageError for a name that is not known."""
+    known = rule_files()
+    if model not in known:
+        near = closest(model, known)
+        raise UsageError(
+            f"unknown model {model!r}",
+            expected=f"one of {', '.join(known)}",
+            hint=f"did you mean {near!r}?" if near else "give a rule file by path: --rules FILE",
+        )
+    return known[model]
+
+
+def schema(name: str) -> dict[str, object]:
+    """Return the JSON Schema ``schemas/<name>.schema.json``."""
+    path = _folder("schemas") / f"{name}.schema.json"
+    document = strict_json.parse(path.read_bytes(), where=str(path))
+    assert isinstance(document, dict)
+    return document
+
+
+def _folder(name: str) -> Path:
+    packaged = _PACKAGE / "_data" / name
+    return packaged if packaged.is_dir() else _PACKAGE.parent / name

@@ -1,0 +1,183 @@
+"""The choices of one conversion: variants, dims, words and scope, checked against a rule file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from converter.errors import PlanError, RuleError, UsageError
+from converter.finding import Finding, closest
+from converter.manifest import Dim
+from converter.rules.expression import Expression, Value
+from converter.rules.rule_file import RuleFile, Scope, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a rule file means for one conversion.
+
+    ``dims`` holds the dims and the derived values; ``own_dims`` says that none of them was set by
+    the caller, so that what does not add up is the rule file's fault. ``source_prefix`` stands
+    before every name of the source.
+    """
+
+    variant: tuple[str, ...]
+    dims: Mapping[str, Dim]
+    words: Mapping[str, str]
+    scope: Scope
+    source_prefix: str
+    own_dims: bool
+    options: Mapping[str, str]
+
+
+def resolve(
+    rule_file: RuleFile,
+    *,
+    variant: Sequence[str] = (),
+    dims: Mapping[str, Dim] | None = None,
+    scope: str | None = None,
+    source_prefix: str = "",
+) -> Settings:
+    """Choose variants, then set dims, then work out the derived values.
+
+    Raises UsageError for a variant or dim that does not exist, RuleError for a derived value
+    without a value, PlanError (all findings) when the dims break a requirement.
+    """
+    names, chosen = _choose(rule_file, variant)
+    values, words, found_scope = _override(rule_file, names, chosen)
+    overrides = dict(dims or {})
+    for name, value in overrides.items():
+        _check_dim(rule_file, name, value)
+    values.update(overrides)
+    _derive(rule_file, values, own_dims=not overrides)
+    settings = Settings(
+        variant=names,
+        dims=values,
+        words=words,
+        scope=found_scope if scope is None else Scope((scope,)),
+        source_prefix=source_prefix,
+        own_dims=not overrides,
+        options=_options(scope, source_prefix),
+    )
+    _check_requirements(rule_file, settings)
+    return settings
+
+
+def _options(scope: str | None, source_prefix: str) -> dict[str, str]:
+    given = {"scope": scope, "source_prefix": source_prefix or None}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _choose(
+    rule_file: RuleFile, variant: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[Variant, ...]]:
+    """Return the variant that holds on each axis, in the order of the file."""
+    axis_of = {name: axis for axis, choices in rule_file.variants.items() for name in choices}
+    chosen: dict[str, str] = {}
+    for name in variant:
+        if name not in axis_of:
+            near = closest(name, axis_of)
+            raise UsageError(
+                f"{rule_file.model} has no variant {name!r}",
+                expected=f"one of {', '.join(axis_of) or 'none: it has no variants'}",
+                hint=f"did you mean {near!r}?" if near else None,
+            )
+        axis = axis_of[name]
+        if chosen.setdefault(axis, name) != name:
+            raise UsageError(
+                f"{chosen[axis]!r} and {name!r} are both of the axis {axis!r}",
+                hint="choose one of them",
+            )
+    for axis, choices in rule_file.variants.items():
+        if axis not in chosen:
+            chosen[axis] = _default(rule_file, axis, choices)
+    names = tuple(chosen[axis] for axis in rule_file.variants)
+    return names, tuple(rule_file.variants[axis_of[name]][name] for name in names)
+
+
+def _default(rule_file: RuleFile, axis: str, choices: Mapping[str, Variant]) -> str:
+    defaults = [name for name, choice in choices.items() if choice.is_default]
+    if len(defaults) != 1:
+        raise UsageError(
+            f"{rule_file.model} needs a variant of the axis {axis!r}",
+            expected=f"one of {', '.join(choices)}",
+            hint="choose with --variant",
+        )
+    return defaults[0]
+
+
+def _override(
+    rule_file: RuleFile, names: Sequence[str], chosen: Sequence[Variant]
+) -> tuple[dict[str, Dim], dict[str, str], Scope]:
+    dims, words, scope = dict(rule_file.dims), dict(rule_file.words), rule_file.scope
+    taken: dict[str, str] = {}
+    for name, choice in zip(names, chosen, strict=True):
+        overridden = [*choice.dims, *choice.words, *(["scope"] if choice.scope else [])]
+        for what in overridden:
+            if taken.setdefault(what, name) != name:
+                raise UsageError(f"the variants {taken[what]!r} and {name!r} both set {what!r}")
+        dims.update(choice.dims)
+        words.update(choice.words)
+        scope = choice.scope or scope
+    return dims, words, scope
+
+
+def _check_dim(rule_file: RuleFile, name: str, value: Dim) -> None:
+    if name not in rule_file.dims:
+        near = closest(name, rule_file.dims)
+        derived = name in rule_file.derived
+        raise UsageError(
+            f"{rule_file.model} has no dim {name!r}",
+            expected=f"one of {', '.join(rule_file.dims)}",
+            hint=f"{name!r} is derived from other dims; set those"
+            if derived
+            else (f"did you mean {near!r}?" if near else None),
+        )
+    if _depth(value) != _depth(rule_file.dims[name]):
+        raise UsageError(
+            f"the dim {name!r} is of another kind",
+            expected=f"something like {rule_file.dims[name]}",
+            got=str(value),
+        )
+
+
+def _depth(value: Dim) -> int:
+    """Return how deeply lists nest. Raises UsageError for what is not a whole number ≥ 0."""
+    if isinstance(value, list):
+        return 1 + max((_depth(item) for item in value), default=0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError("a dim is a whole number, or a list of them", got=repr(value))
+    return 0
+
+
+def _derive(rule_file: RuleFile, values: dict[str, Dim], *, own_dims: bool) -> None:
+    for name, derived in rule_file.derived.items():
+        try:
+            values[name] = _value(derived, values)
+        except RuleError as error:
+            finding = replace(error.findings[0], where=rule_file.name, tensor=None)
+            raise (RuleError if own_dims else PlanError).of([finding]) from error
+
+
+def _value(derived: Expression | tuple[Expression, ...], values: Mapping[str, Value]) -> Dim:
+    if isinstance(derived, tuple):
+        return [item.evaluate(values) for item in derived]
+    return derived.evaluate(values)
+
+
+def _check_requirements(rule_file: RuleFile, settings: Settings) -> None:
+    findings = [
+        Finding(
+            "require",
+            f"the dims break a requirement: {requirement.because}",
+            rule_file.where(requirement.line),
+            expected=requirement.that.text,
+            got=", ".join(f"{name} = {settings.dims[name]}" for name in sorted(mentioned)),
+            hint="set dims that fit with --set or --dims",
+        )
+        for requirement in rule_file.require
+        if not requirement.that.evaluate(settings.dims)
+        for mentioned in [requirement.that.names & settings.dims.keys()]
+    ]
+    if findings:
+        raise PlanError.of(findings)

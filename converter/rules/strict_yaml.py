@@ -1,0 +1,178 @@
+"""YAML read strictly: every value keeps its line, and nothing is guessed.
+
+Scalars follow the YAML 1.2 core schema; what YAML 1.1 and 1.2 read differently is an error
+until it is quoted. Duplicate keys, anchors, aliases, tags and merge keys are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import yaml
+
+from converter.errors import RuleError
+
+Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
+Path: TypeAlias = "tuple[str | int, ...]"
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+
+_QUOTE = "quote it: inside [ ] or { }, and at the start of a value, quote what holds { } [ ] ,"
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUE = frozenset({"true", "True", "TRUE"})
+_FALSE = frozenset({"false", "False", "FALSE"})
+_YES_NO = frozenset({"yes", "no", "on", "off"})
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_TRAP = re.compile(
+    r"[-+]?0[0-9_]+|0[oxb][0-9a-fA-F_]+|[-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?"
+    r"|[-+]?[0-9]+(?::[0-9]{1,2})+(?:\.[0-9]*)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: its value, and the line (from 1) on which each path of it starts."""
+
+    name: str
+    value: Plain
+    lines: Mapping[Path, int]
+
+    def where(self, path: Path) -> str:
+        """Return ``file:line`` of the value at ``path``, or of the nearest value that holds it."""
+        while path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines[path]}"
+
+
+def parse(text: bytes, name: str) -> Document:
+    """Parse one YAML document; ``name`` stands for the file in errors. Raises RuleError."""
+    if len(text) > MAX_BYTES:
+        raise RuleError("the file is too large", where=name, expected=f"at most {MAX_BYTES} bytes")
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RuleError(f"not UTF-8: {error}", where=name) from error
+    try:
+        reader = _Reader(name, yaml.parse(decoded, Loader=yaml.BaseLoader))
+        return Document(name, reader.document(), reader.lines)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(name, decoded, error) from error
+    except yaml.YAMLError as error:
+        raise RuleError(f"not YAML: {error}", code="yaml", where=name) from error
+
+
+def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> RuleError:
+    mark = error.problem_mark or error.context_mark
+    number = mark.line if mark else 0
+    lines = text.splitlines() or [""]
+    line = lines[min(number, len(lines) - 1)].strip()
+    return RuleError(
+        f"not YAML: {error.problem or error.context}",
+        code="yaml",
+        where=f"{name}:{number + 1}",
+        got=line,
+        hint=_QUOTE if any(char in line for char in "{}[]") else None,
+    )
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+class _Reader:
+    """Builds plain values from the events of one document and notes their lines."""
+
+    def __init__(self, name: str, events: Iterator[yaml.Event]) -> None:
+        self.name = name
+        self.events = events
+        self.lines: dict[Path, int] = {}
+
+    def document(self) -> Plain:
+        next(self.events)
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            raise RuleError("the file is empty", where=self.name)
+        value = self.value(next(self.events), ())
+        next(self.events)
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self.error(after, "a second document in one file")
+        return value
+
+    def value(self, event: yaml.Event, path: Path) -> Plain:
+        self.lines.setdefault(path, _line(event))
+        self.refuse_extras(event)
+        if len(path) > MAX_DEPTH:
+            raise self.error(event, "nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(event, path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(path)
+        assert isinstance(event, yaml.ScalarEvent)
+        return self.scalar(event)
+
+    def refuse_extras(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            raise self.error(event, f"an alias (*{event.anchor})", hint="write the value out")
+        if isinstance(event, yaml.NodeEvent) and event.anchor:
+            raise self.error(event, f"an anchor (&{event.anchor})", hint="write the values out")
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
+            raise self.error(event, f"a tag ({event.tag})", hint="leave it out")
+
+    def mapping(self, start: yaml.MappingStartEvent, path: Path) -> dict[str, Plain]:
+        result: dict[str, Plain] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.key(event)
+            if key in result:
+                raise self.error(event, f"the key {key!r} stands twice")
+            here = (*path, key)
+            self.lines[here] = _line(event)
+            result[key] = self.value(next(self.events), here)
+            if start.flow_style and result[key] is None and len(result) == 1:
+                raise self.error(event, f"{{{key}}} is read as a mapping", hint=_QUOTE)
+        return result
+
+    def key(self, event: yaml.Event) -> str:
+        self.refuse_extras(event)
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self.error(event, "a key that is not text", hint=_QUOTE)
+        if event.value == "<<" and event.style is None:
+            raise self.error(event, "a merge key (<<)", hint="write the values out")
+        key = self.scalar(event)
+        if not isinstance(key, str):
+            raise self.error(event, f"the key {event.value!r} is not text", hint="quote it")
+        return key
+
+    def sequence(self, path: Path) -> list[Plain]:
+        result: list[Plain] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            result.append(self.value(event, (*path, len(result))))
+        return result
+
+    def scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
+        text = str(event.value)
+        if event.style is not None:
+            return text
+        if text in _NULL:
+            return None
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        if text.lower() in _YES_NO or _TRAP.fullmatch(text):
+            raise self.error(
+                event,
+                f"{text!r} is read differently by different YAML versions",
+                hint="quote it if it is text; else write true, false or a plain decimal number",
+            )
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+    def error(
+        self, event: yaml.Event, what: str, *, expected: str | None = None, hint: str | None = None
+    ) -> RuleError:
+        where = f"{self.name}:{_line(event)}"
+        return RuleError(what, code="yaml", where=where, expected=expected, hint=hint)

@@ -1,0 +1,71 @@
+"""Names with placeholders: ``layers.{i}.attention.{p}.weight``.
+
+A placeholder is an integer expression, or the name of a text (a word or a set). A template is
+filled, never matched: names are enumerated from their indices.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from converter.errors import RuleError
+from converter.rules import expression
+from converter.rules.expression import Expression, Values
+
+Texts = Mapping[str, str]
+
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_BAD_LITERAL = re.compile(r"[{}*\s]")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A name with placeholders; ``names`` are all that its placeholders mention."""
+
+    text: str
+    names: frozenset[str]
+    _literals: tuple[str, ...]
+    _holes: tuple[Expression, ...]
+
+    def fill(self, values: Values, texts: Texts) -> str:
+        """Return the name for these values. Raises RuleError when a placeholder has none."""
+        parts = [self._literals[0]]
+        for hole, literal in zip(self._holes, self._literals[1:], strict=True):
+            parts.append(_fill_one(hole, values, texts, self.text))
+            parts.append(literal)
+        return "".join(parts)
+
+
+def _fill_one(hole: Expression, values: Values, texts: Texts, template: str) -> str:
+    if hole.text in texts:
+        return texts[hole.text]
+    number = hole.evaluate(values)
+    if number < 0:
+        raise RuleError(
+            f"the placeholder {{{hole.text}}} of {template!r} is negative",
+            code="negative-index",
+            got=str(number),
+        )
+    return str(number)
+
+
+@functools.cache
+def parse(text: str) -> Template:
+    """Parse a name template. Raises RuleError for stray braces, blanks and wildcards."""
+    pieces = _PLACEHOLDER.split(text)
+    literals, holes = pieces[0::2], pieces[1::2]
+    if not text or any(_BAD_LITERAL.search(literal) for literal in literals):
+        raise RuleError(
+            f"{text!r} is not a name",
+            code="name",
+            expected="text with balanced {placeholders}, no blanks and no wildcards",
+            hint="name the indices: wildcards exist only as a final ** of a drop with a count"
+            if "*" in text
+            else None,
+        )
+    parsed = tuple(expression.parse(hole) for hole in holes)
+    names = frozenset().union(*(hole.names for hole in parsed))
+    return Template(text, names, tuple(literals), parsed)
