@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
+from dataclasses import Field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
-from converter.spec import TensorSpec
+from converter.spec import Shape, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Specs: TypeAlias = tuple[TensorSpec, ...]
+Shapes: TypeAlias = tuple[Shape, ...]
 Tensors: TypeAlias = "Sequence[Tensor]"
 Takes = Literal["each", "all"]
+
+# The type of a field says how a rule file spells it: see converter.steps.build.
+DTypeName: TypeAlias = str
+Number: TypeAlias = int | float
 
 
 class Step(Protocol):
     """One transform of a list of tensors: pure, and ignorant of names, files and models.
 
-    A step is a frozen dataclass; its fields are its parameters in a rule file. A step that
-    ``takes`` ``each`` is applied to every tensor of the list in turn and the results are joined
-    in order (``transpose`` maps 1→1, ``split`` 1→n); one that takes ``all`` is given the whole
-    list at once (``concat``, ``fold_weight_norm``).
+    A step is a frozen dataclass; its fields are its parameters in a rule file, and what is wrong
+    with them whatever the tensors raises RuleError at construction. A step that ``takes``
+    ``each`` is applied to every tensor of the list in turn and the results are joined in order
+    (``transpose`` maps 1→1, ``split`` 1→n); one that takes ``all`` is given the whole list at
+    once (``concat``, ``fold_weight_norm``).
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     name: ClassVar[str]
     takes: ClassVar[Takes]
 
     @property
     def fan_out(self) -> int | None:
-        """How many outputs each input becomes, or None when that depends on its shape."""
+        """How many outputs one application gives, or None when that depends on shapes."""
         ...
 
     def infer(self, inputs: Specs) -> Specs:
@@ -39,8 +47,8 @@ class Step(Protocol):
     def apply(self, inputs: Tensors) -> Tensors:
         """Return the outputs, bit for bit the same on every CPU; never change the inputs.
 
-        The outputs may be views of the inputs. Raises ValueRefusedError when the values
-        themselves cannot be taken.
+        The inputs are such that ``infer`` takes them; the outputs may be views of them. Raises
+        ValueRefusedError when the values themselves cannot be taken.
         """
         ...
 
@@ -48,9 +56,15 @@ class Step(Protocol):
         """Return the step that undoes this one on inputs of these specs, or None when lossy."""
         ...
 
-    def preimage(self, outputs: Specs) -> Specs | None:
-        """Return the only specs that ``infer`` takes to ``outputs``, or None when not determined.
+    def preimage(self, outputs: Shapes) -> Shapes | None:
+        """Return the only shapes that ``infer`` takes to ``outputs``, or None when undetermined.
 
-        Raises StepError when no input can give these outputs. Dtypes follow the outputs.
+        Raises StepError when no input can give outputs of these shapes. Dtypes play no part.
         """
         ...
+
+
+def step_parameters(step: Step) -> dict[str, object]:
+    """Return the parameters of a step as a rule file would state them."""
+    values = {field.name: getattr(step, field.name) for field in fields(step)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}

@@ -1,0 +1,94 @@
+"""Which numbers a dtype holds, and what torch calls it.
+
+Sources: IEEE 754-2019, table 3.5 (F16, F32, F64); Micikevicius et al. 2022, arXiv:2209.05433,
+table 1 (F8); BF16 is F32 with 16 bits of significand fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from converter.errors import RuleError
+from converter.finding import closest
+from converter.spec import DTYPES
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Floats:
+    """The numbers of a floating dtype.
+
+    ``digits`` are those of the significand in binary, the implicit one included; ``largest`` is
+    the largest finite number and ``smallest`` the smallest above zero.
+    """
+
+    digits: int
+    largest: float
+    smallest: float
+    infinities: bool = True
+
+
+FLOATS: Mapping[str, Floats] = {
+    "F64": Floats(53, (2 - 2.0**-52) * 2.0**1023, 2.0**-1074),
+    "F32": Floats(24, (2 - 2.0**-23) * 2.0**127, 2.0**-149),
+    "BF16": Floats(8, (2 - 2.0**-7) * 2.0**127, 2.0**-133),
+    "F16": Floats(11, 65504.0, 2.0**-24),
+    "F8_E5M2": Floats(3, 57344.0, 2.0**-16),
+    "F8_E4M3": Floats(4, 448.0, 2.0**-9, infinities=False),
+}
+
+NUMERIC = (
+    *FLOATS,
+    *(name for name, dtype in DTYPES.items() if dtype.kind in ("integer", "bool")),
+)
+NUMERIC_TEXT = f"one of {', '.join(NUMERIC)}"
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """Return the torch dtype of a safetensors one of whole bytes."""
+    # Imported here, since a plan knows steps but needs no torch.
+    from converter.torch_dtypes import TORCH_DTYPES
+
+    return TORCH_DTYPES[dtype]
+
+
+def require_numeric(step: str, dtype: str) -> None:
+    """Raise RuleError unless ``dtype`` is one whose numbers are known."""
+    if dtype not in NUMERIC:
+        near = closest(dtype.upper(), NUMERIC)
+        raise RuleError(
+            f"{step}: {dtype!r} is no dtype of numbers",
+            expected=NUMERIC_TEXT,
+            got=repr(dtype),
+            hint=f"did you mean {near!r}?" if near else None,
+        )
+
+
+def integer_range(dtype: str) -> tuple[int, int]:
+    """Return the first and last of the consecutive integers that a numeric dtype holds exactly.
+
+    >>> integer_range("I8"), integer_range("F16")
+    ((-128, 127), (-2048, 2048))
+    """
+    if dtype in FLOATS:
+        last = 2 ** FLOATS[dtype].digits
+        return -last, last
+    if dtype == "BOOL":
+        return 0, 1
+    bits = DTYPES[dtype].bits
+    return (0, 2**bits - 1) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def widens(source: str, target: str) -> bool:
+    """Return whether every number of the floating dtype ``source`` is one of ``target``."""
+    narrow, wide = FLOATS[source], FLOATS[target]
+    return (
+        narrow.digits <= wide.digits
+        and narrow.largest <= wide.largest
+        and narrow.smallest >= wide.smallest
+        and narrow.infinities <= wide.infinities
+    )

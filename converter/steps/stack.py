@@ -1,0 +1,76 @@
+"""Join tensors of one shape along a new dim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from converter.errors import StepError
+from converter.spec import TensorSpec
+from converter.steps.layout import (
+    common_dtype,
+    common_shape,
+    refuse_negative_dims,
+    require_dim,
+    require_place,
+    require_whole_bytes,
+    shape_text,
+    with_dim,
+    without_dim,
+)
+from converter.steps.step import Shapes, Specs, Takes, Tensors
+
+if TYPE_CHECKING:
+    from converter.steps.unstack import Unstack
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Lay tensors, in the order of the list, along a new ``dim``.
+
+    Shapes: n of ``[…, a, …] → […, n, a, …]``.
+    Dtype: the one of all inputs; nothing is promoted.
+    Inverse: ``unstack``.
+    Raises RuleError for a negative dim, StepError when shapes or dtypes disagree.
+
+    >>> print(*Stack(dim=0).infer((TensorSpec("F32", (4, 8)),) * 3))
+    F32 [3, 4, 8]
+    """
+
+    name: ClassVar[str] = "stack"
+    takes: ClassVar[Takes] = "all"
+    fan_out: ClassVar[int] = 1
+
+    dim: int
+
+    def __post_init__(self) -> None:
+        refuse_negative_dims(self.name, self.dim)
+
+    def infer(self, inputs: Specs) -> Specs:
+        shape = common_shape(self.name, tuple(spec.shape for spec in inputs))
+        dtype = common_dtype(self.name, inputs)
+        require_whole_bytes(self.name, inputs[0])
+        require_place(self.name, self.dim, shape)
+        return (TensorSpec(dtype, with_dim(shape, self.dim, len(inputs))),)
+
+    def apply(self, inputs: Tensors) -> Tensors:
+        import torch
+
+        return (torch.stack(list(inputs), self.dim),)
+
+    def inverse(self, inputs: Specs) -> Unstack:
+        # Imported here because unstack, which this undoes, imports this module.
+        from converter.steps.unstack import Unstack
+
+        return Unstack(self.dim)
+
+    def preimage(self, outputs: Shapes) -> Shapes:
+        (stacked,) = outputs
+        require_dim(self.name, self.dim, stacked)
+        if stacked[self.dim] == 0:
+            raise StepError(
+                f"stack: dim {self.dim} counts the tensors stacked",
+                expected="1 or more",
+                got=shape_text(stacked),
+            )
+        return (without_dim(stacked, self.dim),) * stacked[self.dim]

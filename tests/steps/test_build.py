@@ -1,0 +1,117 @@
+import subprocess
+import sys
+
+import pytest
+
+from converter.errors import RuleError
+from converter.steps import STEPS
+from converter.steps.build import build, parameters
+from converter.steps.split import Split
+from converter.steps.transpose import Transpose
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["numpy"] = None
+from converter.spec import TensorSpec
+from converter.steps.build import build
+from converter.steps.chain import infer_chain, preimage_chain
+steps = (
+    build("fold_weight_norm", {"dim": 0}),
+    build("cast", {"dtype": "BF16"}),
+    build("chunk", {"dim": 0, "chunks": 2}),
+)
+print(*infer_chain(steps, (TensorSpec("F32", (4, 1)), TensorSpec("F32", (4, 3)))))
+print(preimage_chain(steps, ((2, 3), (2, 3)), sources=2))
+"""
+
+
+def test_a_step_is_built_from_the_values_of_its_fields() -> None:
+    assert build("split", {"dim": 0, "sizes": [4, 2]}) == Split(dim=0, sizes=(4, 2))
+
+
+def test_a_field_with_a_default_may_be_left_out() -> None:
+    assert build("transpose", {}) == Transpose(dims=(0, 1))
+
+
+def test_the_fields_of_a_step_have_kinds() -> None:
+    assert parameters("constant") == {"value": "number", "shape": "integers", "dtype": "dtype"}
+    assert parameters("slice")["because"] == "text"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_is_in_the_table_under_its_name_and_has_kinds(name: str) -> None:
+    assert STEPS[name].name == name
+    assert all(parameters(name).values())
+
+
+def test_an_unknown_step_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RuleError, match="unknown step 'tranpose'") as caught:
+        build("tranpose", {})
+    assert caught.value.findings[0].hint == "did you mean 'transpose'?"
+
+
+def test_an_unknown_field_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RuleError, match="chunk: unknown field 'chunk'") as caught:
+        build("chunk", {"dim": 0, "chunks": 2, "chunk": 2})
+    assert caught.value.findings[0].hint == "did you mean 'chunks'?"
+
+
+def test_a_missing_field_is_refused() -> None:
+    with pytest.raises(RuleError, match="split: sizes is missing"):
+        build("split", {"dim": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "expected"),
+    [
+        ("squeeze", {"dim": "0"}, "an integer"),
+        ("squeeze", {"dim": 0.0}, "an integer"),
+        ("squeeze", {"dim": True}, "an integer"),
+        ("permute", {"dims": 0}, "a list of integers"),
+        ("permute", {"dims": [0, "1"]}, "a list of integers"),
+        ("constant", {"value": "0", "shape": [], "dtype": "F32"}, "a number"),
+        ("slice", {"dim": 0, "start": 0, "stop": 1, "because": 1}, "text"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(
+    name: str, params: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(RuleError) as caught:
+        build(name, params)
+    (finding,) = caught.value.findings
+    assert finding.expected == expected
+
+
+def test_everything_wrong_with_a_step_is_said_at_once() -> None:
+    with pytest.raises(RuleError) as caught:
+        build("split", {"dim": "0", "size": [1]})
+    assert len(caught.value.findings) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("split", {"dim": -1, "sizes": [1]}),
+        ("chunk", {"dim": -1, "chunks": 2}),
+        ("concat", {"dim": -1}),
+        ("stack", {"dim": -1}),
+        ("unstack", {"dim": -1}),
+        ("transpose", {"dims": [0, -1]}),
+        ("squeeze", {"dim": -1}),
+        ("unsqueeze", {"dim": -1}),
+        ("slice", {"dim": -1, "start": 0, "stop": 1, "because": "padding"}),
+        ("reorder_chunks", {"dim": -1, "order": [1, 0]}),
+        ("fold_weight_norm", {"dim": -1}),
+    ],
+)
+def test_a_negative_dim_is_refused_with_a_hint(name: str, params: dict[str, object]) -> None:
+    with pytest.raises(RuleError, match="a negative dim") as caught:
+        build(name, params)
+    assert caught.value.findings[0].hint == "count dims from the front: the last of three is 2"
+
+
+def test_building_and_planning_need_neither_torch_nor_numpy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "BF16 [2, 3] BF16 [2, 3]\n((4, 1), (4, 3))\n", done.stderr
