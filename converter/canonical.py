@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from converter.errors import ExecutionError, UsageError
 from converter.spec import TensorSpec
 
 FORMAT_VERSION = 1
@@ -21,12 +23,29 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 MANIFEST_NAME = "manifest.json"
 SUMS_NAME = "SHA256SUMS"
+SIGNATURE_NAME = "model.sig"
 
 DATA_ALIGNMENT_BYTES = 4096
 TENSOR_ALIGNMENT_BYTES = 256
 PIECE_BYTES = 64 << 20
 
-TENSOR_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,511}")
+# The library's own limit (MAX_HEADER_SIZE in tensor.rs): a file above it opens nowhere.
+MAX_HEADER_BYTES = 100_000_000
+
+TENSOR_NAME = re.compile(r"(?!__metadata__$)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,511}")
+# Everything that a canonical directory may hold; other files in it are not ours to replace.
+FILE_NAME = re.compile(
+    r"model(-[0-9]{5,}-of-[0-9]{5,})?\.safetensors"
+    r"|model\.safetensors\.index\.json|manifest\.json|SHA256SUMS|model\.sig"
+)
+
+NamedSpec: TypeAlias = tuple[str, TensorSpec]
+
+_UNIT_BYTES = {"": 1, "B": 1} | {
+    f"{prefix}{infix}B": base**power
+    for power, prefix in enumerate("KMGT", start=1)
+    for infix, base in (("", 1000), ("i", 1024))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +63,47 @@ def shard_name(number: int, count: int) -> str:
     return WEIGHTS_NAME if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def arrange(tensors: Iterable[tuple[str, TensorSpec]]) -> tuple[Placement, ...]:
+def parse_size(text: str) -> int:
+    """Return the bytes that ``5GB`` (decimal), ``5GiB`` (binary) or ``5000000`` stands for.
+
+    Raises UsageError for anything else, and for nothing at all.
+    """
+    match = re.fullmatch(r"([0-9]{1,18}) ?([A-Za-z]*)", text.strip())
+    size = int(match[1]) * _UNIT_BYTES.get(match[2], 0) if match else 0
+    if size == 0:
+        raise UsageError("not a size", expected="a size such as 5GB, 500MiB or 5000000", got=text)
+    return size
+
+
+def partition(
+    tensors: Iterable[NamedSpec], max_shard_bytes: int | None
+) -> tuple[tuple[NamedSpec, ...], ...]:
+    """Split tensors, given in execution order, into shards of at most that many bytes of data.
+
+    A tensor above the limit gets a shard of its own; None means no limit. There is always at
+    least one shard.
+    """
+    shards: list[list[NamedSpec]] = [[]]
+    filled = 0
+    for name, spec in tensors:
+        if max_shard_bytes is not None and shards[-1] and filled + spec.nbytes > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append((name, spec))
+        filled += spec.nbytes
+    return tuple(map(tuple, shards))
+
+
+def arrange(tensors: Iterable[NamedSpec]) -> tuple[Placement, ...]:
     """Place tensors, given in execution order, in one file.
 
     Tensors whose size is a multiple of 256 bytes come first, in the order given, so that each
     starts at such a multiple; the others follow by falling power-of-two divisor of their size,
     so that each starts at a multiple of its element size; empty tensors come last, by name.
     """
-    aligned: list[tuple[str, TensorSpec]] = []
-    odd: list[tuple[str, TensorSpec]] = []
-    empty: list[tuple[str, TensorSpec]] = []
+    aligned: list[NamedSpec] = []
+    odd: list[NamedSpec] = []
+    empty: list[NamedSpec] = []
     for name, spec in tensors:
         if spec.nbytes == 0:
             empty.append((name, spec))
@@ -74,7 +124,8 @@ def arrange(tensors: Iterable[tuple[str, TensorSpec]]) -> tuple[Placement, ...]:
 def encode_header(placements: Sequence[Placement]) -> bytes:
     """Return the first bytes of a canonical file: length, header, padding.
 
-    The length of the result is a multiple of 4096 and is the offset at which data starts.
+    The length of the result is a multiple of 4096 and is the offset at which data starts. Raises
+    ExecutionError when the header exceeds what any reader accepts.
     """
     entries: dict[str, object] = {"__metadata__": METADATA}
     for placement in placements:
@@ -85,4 +136,28 @@ def encode_header(placements: Sequence[Placement]) -> bytes:
         }
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode("ascii")
     padding = -(8 + len(text)) % DATA_ALIGNMENT_BYTES
-    return (len(text) + padding).to_bytes(8, "little") + text + b" " * padding
+    length = len(text) + padding
+    if length > MAX_HEADER_BYTES:
+        raise ExecutionError(
+            "too many tensors for the header of one file",
+            expected=f"a header of at most {MAX_HEADER_BYTES:,} bytes",
+            got=f"{length:,} bytes for {len(placements):,} tensors",
+            hint="give --max-shard-size, so that there are several files",
+        )
+    return length.to_bytes(8, "little") + text + b" " * padding
+
+
+def encode_index(shards: Mapping[str, Sequence[Placement]]) -> bytes:
+    """Return the index of a sharded checkpoint, from each file's name and its tensors.
+
+    Source of the form: ``save_pretrained`` of transformers.
+    """
+    total_size = sum(tensor.end - tensor.begin for file in shards.values() for tensor in file)
+    weight_map = {tensor.name: name for name, file in shards.items() for tensor in file}
+    index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+    return (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def encode_sums(digests: Mapping[str, str]) -> bytes:
+    """Return file names and their sha256 in hexadecimal as ``sha256sum --check`` reads them."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode("ascii")

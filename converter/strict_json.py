@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import NoReturn
 
 from converter.errors import SourceError
@@ -12,14 +13,22 @@ def parse(text: str | bytes, *, where: str) -> object:
     """Parse strict JSON; ``where`` names the text in errors.
 
     Raises SourceError for anything that is not UTF-8 JSON, has a key twice in one object, holds
-    ``NaN`` or ``Infinity``, a number too long to be meant, or nests too deeply.
+    ``NaN``, infinity, ``-0``, a number too long to be meant or half a surrogate pair, or nests too
+    deeply.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        return json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_parse_int
+        document: object = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
         )
+        if "\\u" in text:  # only an escape can spell half a surrogate pair, which is no character
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
+        return document
     except (ValueError, RecursionError) as error:
         reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
         raise SourceError(f"not strict JSON: {reason}", code="json", where=where) from error
@@ -31,7 +40,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key!r} stands twice in one object")
+                raise ValueError(f"the key {key!r:.80} stands twice in one object")
             seen.add(key)
     return mapping
 
@@ -40,7 +49,16 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not a JSON number")
 
 
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits:.20} is out of the range of a double")
+    return number
+
+
 def _parse_int(digits: str) -> int:
     if len(digits) > 20:
         raise ValueError(f"a number of {len(digits)} digits")
+    if digits == "-0":  # other parsers read a float
+        raise ValueError("-0 is not an integer")
     return int(digits)

@@ -1,0 +1,99 @@
+"""Checkpoints, opened for reading only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from converter.errors import SourceError
+from converter.source.header_snapshot import HeaderSnapshot
+from converter.source.safetensors_file import SafetensorsFile
+from converter.source.sharded import INDEX_SUFFIX, ShardedCheckpoint
+from converter.source.source import Source, SourceFile
+
+__all__ = ["Source", "SourceFile", "open_source"]
+
+_PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_PICKLE_HINT = (
+    "a pickle can run any code and is never read here: in an environment that you trust, load it "
+    "and save its tensors with safetensors.torch.save_file"
+)
+_EXPECTED = f"one .safetensors file, or one *{INDEX_SUFFIX} and the files that it lists"
+_LISTED = 12
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Open the checkpoint at ``path`` and check all that its headers say.
+
+    ``path`` is a ``.safetensors`` file; an ``*.index.json`` with its shards beside it; a directory
+    that holds exactly one of the two; or a ``.json`` of names, dtypes and shapes, which has no
+    values. Raises SourceError for anything else, and never guesses which of several is meant.
+    """
+    path = Path(path)
+    return _open_directory(path) if os.path.isdir(path) else _open_file(path)
+
+
+def _open_file(path: Path) -> Source:
+    name = path.name.lower()
+    if name.endswith(".safetensors"):
+        return SafetensorsFile(path)
+    if name.endswith(".index.json"):
+        return ShardedCheckpoint(path)
+    if name.endswith(".json"):
+        return HeaderSnapshot(path)
+    if not os.path.exists(path):
+        raise SourceError("there is no such file or directory", code="absent", where=str(path))
+    raise SourceError(
+        "not a checkpoint that can be read",
+        code="kind",
+        where=str(path),
+        expected="a .safetensors file, a directory of them, an .index.json or a header .json",
+        hint=_PICKLE_HINT if name.endswith(_PICKLE_SUFFIXES) else None,
+    )
+
+
+def _open_directory(directory: Path) -> Source:
+    """Open the one checkpoint in ``directory``; like a shell's ``*``, without hidden files."""
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError as error:
+        what = f"the directory cannot be listed: {error.strerror}"
+        raise SourceError(what, code="unreadable", where=str(directory)) from error
+    weights = [name for name in names if name.endswith(".safetensors")]
+    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if len(weights) == 1 and not indices:
+        return SafetensorsFile(directory / weights[0])
+    if len(indices) == 1:
+        source = ShardedCheckpoint(directory / indices[0])
+        listed = {file.name for file in source.files}
+        if listed.issuperset(weights):
+            return source
+        source.close()
+        strangers = [name for name in weights if name not in listed]
+        raise _ambiguous(directory, indices + strangers)
+    if weights or indices:
+        raise _ambiguous(directory, indices + weights)
+    raise SourceError(
+        "there is no checkpoint in the directory",
+        code="absent",
+        where=str(directory),
+        expected=_EXPECTED,
+        got=_listing(names),
+        hint=_PICKLE_HINT if any(name.endswith(_PICKLE_SUFFIXES) for name in names) else None,
+    )
+
+
+def _ambiguous(directory: Path, found: list[str]) -> SourceError:
+    return SourceError(
+        "there is more than one checkpoint in the directory",
+        code="ambiguous",
+        where=str(directory),
+        expected=_EXPECTED,
+        got=_listing(found),
+        hint="name the file that is meant",
+    )
+
+
+def _listing(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "") or "nothing"

@@ -1,0 +1,146 @@
+"""A checkpoint in several safetensors files, listed by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from converter.errors import SourceError
+from converter.finding import Finding
+from converter.header import check_name
+from converter.positional import WriteBuffer
+from converter.source.regular_file import read_json
+from converter.source.safetensors_file import SafetensorsFile
+from converter.source.source import Source, SourceFile
+
+INDEX_SUFFIX = ".safetensors.index.json"
+
+
+class ShardedCheckpoint(Source):
+    """The shards that an index lists, opened as one ``Source``.
+
+    Raises SourceError with every disagreement between the index and the headers of the shards.
+    """
+
+    def __init__(self, index: Path) -> None:
+        weight_map = _read_weight_map(index)
+        with ExitStack() as stack:
+            shards = _open_shards(index, weight_map, stack)
+            findings = _disagreements(index, weight_map, shards)
+            if findings:
+                raise SourceError.of(findings)
+            self._stack = stack.pop_all()
+        self._shards = shards
+        self._shard_of = {name: shards[file] for name, file in weight_map.items()}
+        self.header = {
+            name: spec for shard in shards.values() for name, spec in shard.header.items()
+        }
+        self.metadata = _common([shard.metadata for shard in shards.values()])
+        self.files = tuple(file for shard in shards.values() for file in shard.files)
+
+    def read(self, name: str) -> bytearray:
+        """Return exactly the bytes of a tensor; raises SourceError."""
+        return self._shard_of[name].read(name)
+
+    def read_into(self, name: str, buffer: WriteBuffer, begin: int = 0) -> None:
+        """Fill ``buffer`` with the bytes of a tensor from its byte ``begin`` on."""
+        self._shard_of[name].read_into(name, buffer, begin)
+
+    def sha256(self, file: SourceFile) -> str:
+        """Return the digest of one of the shards."""
+        return self._shards[file.name].sha256(file)
+
+    def check_unchanged(self) -> None:
+        """Raise SourceError if a shard was written to since it was opened."""
+        for shard in self._shards.values():
+            shard.check_unchanged()
+
+    def close(self) -> None:
+        """Close all shards."""
+        self._stack.close()
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    document = read_json(index)
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) for file in weight_map.values())
+    ):
+        raise SourceError(
+            "not an index of shards",
+            code="index",
+            where=str(index),
+            expected="an object with a weight_map of tensor names to file names",
+        )
+    for name in weight_map:
+        check_name(name, where=str(index))
+    return weight_map
+
+
+def _open_shards(
+    index: Path, weight_map: Mapping[str, str], stack: ExitStack
+) -> dict[str, SafetensorsFile]:
+    shards = {}
+    findings: list[Finding] = []
+    for file in sorted(set(weight_map.values())):
+        if not _is_shard_name(file):
+            expected = "a file name that ends in .safetensors, without a directory"
+            findings.append(_finding("a shard's name is not fit", index, expected, ascii(file)))
+            continue
+        try:
+            shards[file] = stack.enter_context(SafetensorsFile(index.parent / file))
+        except SourceError as error:
+            findings.extend(error.findings)
+    if findings:
+        raise SourceError.of(findings)
+    return shards
+
+
+def _is_shard_name(name: str) -> bool:
+    """Whether ``name`` is one path component, on every platform, and of a safetensors file."""
+    return (
+        name.endswith(".safetensors")
+        and name.isprintable()
+        and not any(separator in name for separator in "/\\:")
+    )
+
+
+def _disagreements(
+    index: Path, weight_map: Mapping[str, str], shards: Mapping[str, SafetensorsFile]
+) -> list[Finding]:
+    findings = []
+    holders: dict[str, list[str]] = {}
+    for file, shard in shards.items():
+        for name in shard.header:
+            holders.setdefault(name, []).append(file)
+    for name in sorted(weight_map.keys() | holders.keys()):
+        expected, got = weight_map.get(name), holders.get(name, [])
+        if got == [expected]:
+            continue
+        if expected is None:
+            what = "a tensor that the index does not list"
+        elif not got:
+            what = "a tensor of the index that no shard holds"
+        elif len(got) > 1:
+            what = "a tensor that several shards hold"
+        else:
+            what = "a tensor that lies in another shard than the index says"
+        findings.append(_finding(what, index, expected or "not there", ", ".join(got), name))
+    return findings
+
+
+def _finding(what: str, index: Path, expected: str, got: str, tensor: str | None = None) -> Finding:
+    return Finding("index", what, where=str(index), tensor=tensor, expected=expected, got=got)
+
+
+def _common(metadata: list[Mapping[str, str]]) -> dict[str, str]:
+    """Return the entries on which all agree."""
+    first, *others = metadata
+    return {
+        key: value
+        for key, value in first.items()
+        if all(other.get(key) == value for other in others)
+    }
