@@ -167,14 +167,55 @@ def content_digest(tensors: Iterable[TensorRecord]) -> str:
 
 def dump(manifest: Manifest) -> bytes:
     """Return the manifest as JSON in ASCII, with one line per file, tensor and drop."""
-    plain = asdict(manifest)
-    tensors = {record.pop("name"): _without_none(record) for record in plain["tensors"]}
-    plain["tensors"] = tensors
-    for key in ("sources", "files", "dropped", "stand_ins"):
-        plain[key] = [_without_none(record) for record in plain[key]]
-    members = {"format": FORMAT_VERSION, **plain}
+    members: dict[str, object] = {
+        "format": FORMAT_VERSION,
+        "tool": asdict(manifest.tool),
+        "model": asdict(manifest.model),
+        "rules": asdict(manifest.rules),
+        "sources": [_plain(record) for record in manifest.sources],
+        "files": [_plain(record) for record in manifest.files],
+        "tensors": {record.name: _plain_tensor(record) for record in manifest.tensors},
+        "aliases": dict(manifest.aliases),
+        "dropped": [_plain(record) for record in manifest.dropped],
+        "stand_ins": [_plain(record) for record in manifest.stand_ins],
+        "out_of_scope": manifest.out_of_scope,
+        "totals": asdict(manifest.totals),
+        "content_sha256": manifest.content_sha256,
+    }
     lines = ",\n".join(f" {_encode(key)}: {_spread(value)}" for key, value in members.items())
     return f"{{\n{lines}\n}}\n".encode()
+
+
+def _plain(record: FileRecord | DropRecord | StandInRecord) -> dict[str, object]:
+    return {key: value for key, value in asdict(record).items() if value is not None}
+
+
+def _plain_tensor(record: TensorRecord) -> dict[str, object]:
+    """Return a tensor's members without its name; by hand, since a manifest has thousands."""
+    plain: dict[str, object] = {
+        "file": record.file,
+        "dtype": record.dtype,
+        "shape": record.shape,
+        "offset": record.offset,
+        "size": record.size,
+        "sha256": record.sha256,
+    }
+    if record.pieces:
+        plain["pieces"] = record.pieces
+    if record.sources:
+        plain["sources"] = record.sources
+    if record.steps:
+        plain["steps"] = record.steps
+    if record.stats is not None:
+        stats = record.stats
+        plain["stats"] = {
+            "mean": stats.mean,
+            "std": stats.std,
+            "min": stats.min,
+            "max": stats.max,
+            "nonfinite": stats.nonfinite,
+        }
+    return plain
 
 
 def _spread(value: object) -> str:
@@ -187,12 +228,7 @@ def _spread(value: object) -> str:
     return _encode(value)
 
 
-def _encode(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True, allow_nan=False)
-
-
-def _without_none(record: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in record.items() if value is not None and value != ()}
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
 def load(text: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
@@ -231,10 +267,10 @@ def load(text: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
 
 def _from_json(document: dict[str, object]) -> Manifest:
     fields = {key: value for key, value in document.items() if key != "format"}
-    model, rules = _mapping(fields["model"]), _mapping(fields["rules"])
+    rules = _mapping(fields["rules"])
     built: dict[str, object] = {
         "tool": ToolRecord(**_strings(fields["tool"])),
-        "model": ModelRecord(**{**model, "variant": tuple(_sequence(model["variant"]))}),
+        "model": _model(_mapping(fields["model"])),
         "rules": RulesRecord(**{**rules, "options": _strings(rules["options"])}),
         "sources": tuple(_file(item) for item in _sequence(fields["sources"])),
         "files": tuple(_file(item) for item in _sequence(fields["files"])),
@@ -244,26 +280,36 @@ def _from_json(document: dict[str, object]) -> Manifest:
         "aliases": _strings(fields["aliases"]),
         "dropped": tuple(DropRecord(**_strings(item)) for item in _sequence(fields["dropped"])),
         "stand_ins": tuple(_stand_in(_mapping(item)) for item in _sequence(fields["stand_ins"])),
-        "totals": Totals(**_mapping(fields["totals"])),
+        "out_of_scope": _size(fields["out_of_scope"]),
+        "totals": Totals(**{key: _size(n) for key, n in _mapping(fields["totals"]).items()}),
+        "content_sha256": _text(fields["content_sha256"]),
     }
     return Manifest(**{**fields, **built})  # type: ignore[arg-type]
+
+
+def _model(item: dict[str, Any]) -> ModelRecord:
+    texts = {key: _text(item[key]) for key in ("name", "title", "origin")}
+    mappings = {key: _mapping(item[key]) for key in ("dims", "conventions", "audio")}
+    variant = tuple(_text(name) for name in _sequence(item["variant"]))
+    return ModelRecord(**{**item, **texts, **mappings, "variant": variant})
 
 
 def _tensor(name: str, item: dict[str, Any]) -> TensorRecord:
     if item["dtype"] not in DTYPES:
         raise ValueError(f"{name}: unknown dtype {item['dtype']!r}")
     stats = item.get("stats")
-    shape = tuple(_size(length) for length in _sequence(item["shape"]))
     return TensorRecord(
         **{
             **item,
             "name": name,
-            "shape": shape,
+            "file": _text(item["file"]),
+            "shape": tuple(_size(length) for length in _sequence(item["shape"])),
             "offset": _size(item["offset"]),
             "size": _size(item["size"]),
-            "pieces": tuple(_sequence(item.get("pieces", []))),
-            "sources": tuple(_sequence(item.get("sources", []))),
-            "steps": tuple(_sequence(item.get("steps", []))),
+            "sha256": _text(item["sha256"]),
+            "pieces": tuple(_text(digest) for digest in _sequence(item.get("pieces", []))),
+            "sources": tuple(_text(source) for source in _sequence(item.get("sources", []))),
+            "steps": tuple(_mapping(step) for step in _sequence(item.get("steps", []))),
             "stats": None if stats is None else Statistics(**_mapping(stats)),
         }
     )
@@ -272,8 +318,8 @@ def _tensor(name: str, item: dict[str, Any]) -> TensorRecord:
 def _file(item: object) -> FileRecord:
     record = FileRecord(**_mapping(item))
     _size(record.size)
-    if not isinstance(record.name, str) or not isinstance(record.sha256, str):
-        raise TypeError("a file's name and sha256 are strings")
+    for text in (record.name, record.sha256):
+        _text(text)
     return record
 
 
@@ -290,6 +336,12 @@ def _mapping(value: object) -> dict[str, Any]:
 def _sequence(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"expected a list, got {value!r:.60}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r:.60}")
     return value
 
 
