@@ -1,0 +1,114 @@
+"""Load a canonical directory: as tensors, into a module, or as the network it was made for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from converter.errors import MismatchError
+from converter.manifest import Manifest
+from converter.runtime.compare import differences, held_names, stored_names, unsaved_buffers
+from converter.runtime.device import resolve_device
+from converter.runtime.directory import OpenDirectory, opened
+from converter.runtime.networks import build_network
+from converter.runtime.tensors import Check, read_tensors, require_check
+
+
+def load_tensors(
+    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", check: Check = "header"
+) -> dict[str, Tensor]:
+    """Return name → tensor on ``device``, in manifest order, aliases last.
+
+    ``check="header"`` proves names, dtypes, shapes and offsets, and that no file changed while it
+    was read; ``check="full"`` proves the sha256 of every byte too, over the memory that is
+    returned. An alias is the same object as the tensor it stands for. All tensors of a file are
+    views of one allocation: dropping one frees nothing, and ``torch.save`` of one saves them all;
+    ``clone`` those that are to live alone.
+
+    Raises SourceError for what is not a canonical directory, MismatchError when its files are not
+    what its manifest says or change while they are read, and ExecutionError when the device or
+    its memory is not there, before anything is read.
+    """
+    require_check(check)
+    target = resolve_device(device)
+    with opened(path) as canonical:
+        return read_tensors(canonical, target, check)
+
+
+def load_into(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    check: Check = "header",
+) -> None:
+    """Give ``module``, built on any device or on meta, the tensors of a canonical directory.
+
+    Names, shapes and dtypes must be equal: parameters and persistent buffers on one side, tensors
+    and aliases on the other. Parameters are new objects afterwards, as views of one allocation
+    per file, so build optimisers later; ``requires_grad`` is kept. Names that the module ties stay
+    one parameter, and names that the manifest calls aliases become one. Buffers outside the
+    ``state_dict`` are moved to ``device``.
+
+    Raises MismatchError with every difference at once, and the errors of ``load_tensors``; the
+    module is then as it was.
+    """
+    require_check(check)
+    target = resolve_device(device)
+    with opened(path) as canonical:
+        _fill(module, canonical, target, check)
+
+
+def load_model(
+    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", check: Check = "header"
+) -> nn.Module:
+    """Return the network of a canonical directory on ``device``, in eval mode, without gradients.
+
+    It is built from the dims of the manifest, and only if it implements all of its conventions.
+
+    Raises UsageError when there is no network for the model, or none of these dims, MismatchError
+    when conventions differ, and the errors of ``load_into``.
+    """
+    require_check(check)
+    target = resolve_device(device)
+    with opened(path) as canonical:
+        module = build_network(canonical.manifest.model).eval().requires_grad_(False)
+        _fill(module, canonical, target, check)
+    return module
+
+
+def _fill(module: nn.Module, canonical: OpenDirectory, device: torch.device, check: Check) -> None:
+    findings = differences(module, canonical.manifest, where=str(canonical.path))
+    if findings:
+        raise MismatchError.of(findings)
+    tensors = read_tensors(canonical, device, check)
+    buffers = unsaved_buffers(module)
+    unique = {id(buffer): buffer for buffer in buffers.values()}
+    moved = {key: buffer.to(device) for key, buffer in unique.items()}
+    # Its metadata tells the hooks of the module's parts that the names are those of today.
+    state = module.state_dict()
+    state.update(_new_values(module, tensors, canonical.manifest))
+    module.load_state_dict(state, strict=True, assign=True)
+    for name, buffer in buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, moved[id(buffer)])
+
+
+def _new_values(
+    module: nn.Module, tensors: Mapping[str, Tensor], manifest: Manifest
+) -> dict[str, Tensor]:
+    """Return what each name of the module is to hold: a parameter, or a tensor for a buffer."""
+    stored = stored_names(manifest)
+    parameters: dict[str, nn.Parameter] = {}
+    values: dict[str, Tensor] = {}
+    for name, held in held_names(module).items():
+        values[name] = tensors[name]
+        if isinstance(held, nn.Parameter):
+            # One object under all names of a tensor keeps a tie, or makes one.
+            values[name] = parameters.setdefault(
+                stored[name].name, nn.Parameter(tensors[name], requires_grad=held.requires_grad)
+            )
+    return values

@@ -1,0 +1,218 @@
+"""The readers and the ring, and what happens to a load when something goes wrong under it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from canonical_fixture import assert_same_bytes, every_dtype, flip, write_canonical
+from torch import Tensor
+
+from converter.canonical import WEIGHTS_NAME
+from converter.errors import ConverterError, MismatchError, SourceError
+from converter.layout import layouts
+from converter.positional import WriteBuffer, read_at
+from converter.runtime import Check, load_tensors
+from converter.runtime.directory import opened
+from converter.runtime.read import CHUNK_BYTES, Wait, Window, plan_units, ring
+
+CHECKS: list[Check] = ["header", "full"]
+READ_AT = "converter.runtime.read.read_at"
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.runtime.read.CHUNK_BYTES", 256)
+
+
+@pytest.fixture
+def late_copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Load through a ring whose copies are late, as to a device; returns a log of them."""
+    log: list[str] = []
+
+    @contextmanager
+    def windows(device: torch.device, *, readers: int, data_bytes: int) -> Iterator[Window]:
+        def copy(memory: Tensor, filled: Tensor) -> None:
+            time.sleep(0.001)
+            memory.copy_(filled)
+            log.append("copied")
+
+        def send(memory: Tensor, filled: Tensor) -> Wait:
+            log.append("sent")
+            return stream.submit(copy, memory, filled).result
+
+        buffers = [torch.empty(256, dtype=torch.uint8) for _ in range(2)]
+        with ThreadPoolExecutor(1) as stream:
+            with ring(buffers, send) as window:
+                yield window
+            assert log.count("sent") == log.count("copied")
+
+    monkeypatch.setattr("converter.runtime.tensors.windows", windows)
+    return log
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_units_cover_the_data_in_order_and_only_one_large_tensor_exceeds_a_chunk(
+    tmp_path: Path, hashed: bool
+) -> None:
+    with opened(write_canonical(tmp_path / "toy", every_dtype())) as canonical:
+        (file,) = canonical.files
+        units = plan_units(file, torch.empty(file.data_bytes, dtype=torch.uint8), hashed=hashed)
+    position = file.data_begin
+    for unit in units:
+        assert unit.begin == position
+        position += unit.memory.numel()
+        assert unit.memory.numel() <= 256 or len(unit.extents) == 1
+    assert position == file.size
+    assert [extent.tensor for unit in units for extent in unit.extents] == (
+        [record.name for record in file.tensors] if hashed else []
+    )
+    assert len(units) < len(file.tensors) or not hashed
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_buffer_is_lent_again_only_after_its_copy_is_done(
+    tmp_path: Path, late_copies: list[str], check: Check
+) -> None:
+    tensors = every_dtype()
+    path = write_canonical(tmp_path / "toy", tensors)
+    assert_same_bytes(load_tensors(path, check=check), tensors)
+    assert late_copies.count("copied") > 10
+
+
+def test_bytes_that_differ_end_the_load_after_all_copies(
+    tmp_path: Path, late_copies: list[str]
+) -> None:
+    path = write_canonical(tmp_path / "toy", every_dtype())
+    flip(path / WEIGHTS_NAME, 4096)
+    with pytest.raises(MismatchError):
+        load_tensors(path, check="full")
+    assert late_copies.count("sent") == late_copies.count("copied")
+
+
+def test_a_failed_copy_ends_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(memory: Tensor, filled: Tensor) -> Wait:
+        raise RuntimeError("the device is gone")
+
+    @contextmanager
+    def windows(device: torch.device, *, readers: int, data_bytes: int) -> Iterator[Window]:
+        with ring([torch.empty(CHUNK_BYTES, dtype=torch.uint8)], send) as window:
+            yield window
+
+    monkeypatch.setattr("converter.runtime.tensors.windows", windows)
+    path = write_canonical(tmp_path / "toy", every_dtype())
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_error_in_one_reader_stops_the_others_and_is_raised_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    calls: list[int] = []
+
+    def failing(fd: int, buffer: WriteBuffer, position: int) -> None:
+        calls.append(position)
+        if len(calls) == 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        read_at(fd, buffer, position)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(READ_AT, failing)
+    path = write_canonical(tmp_path / "toy", {f"t{i}": torch.ones(64) for i in range(100)})
+    with pytest.raises(SourceError, match=f"{WEIGHTS_NAME}: cannot be read: Input/output error"):
+        load_tensors(path, check=check)
+    assert len(calls) < 50
+    assert not [thread for thread in threading.enumerate() if "reader" in thread.name]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("swap", ["edit", "replace", "truncate"])
+def test_a_file_that_changes_under_a_load_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str, check: Check
+) -> None:
+    path = write_canonical(tmp_path / "toy", {f"t{i}": torch.ones(64) for i in range(20)})
+    other = write_canonical(tmp_path / "other", {f"t{i}": torch.zeros(64) for i in range(20)})
+    calls: list[int] = []
+
+    def swapping(fd: int, buffer: WriteBuffer, position: int) -> None:
+        calls.append(position)
+        if len(calls) == 5:
+            if swap == "edit":
+                (path / WEIGHTS_NAME).write_bytes((other / WEIGHTS_NAME).read_bytes())
+            elif swap == "replace":
+                (other / WEIGHTS_NAME).replace(path / WEIGHTS_NAME)
+            else:
+                os.truncate(path / WEIGHTS_NAME, 4200)
+        read_at(fd, buffer, position)
+
+    monkeypatch.setattr(READ_AT, swapping)
+    with pytest.raises(MismatchError, match="while it was read"):
+        load_tensors(path, check=check)
+
+
+def test_a_file_that_is_edited_all_the_time_is_loaded_as_it_was_written_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    right = {f"t{i}": torch.full((64,), float(i)) for i in range(50)}
+    wrong = {name: tensor + 1 for name, tensor in right.items()}
+    path = write_canonical(tmp_path / "right", right)
+    contents = [
+        (folder / WEIGHTS_NAME).read_bytes()
+        for folder in (write_canonical(tmp_path / "wrong", wrong), path)
+    ]
+    stop = threading.Event()
+
+    def edit() -> None:
+        while not stop.is_set():
+            for content in contents:
+                with (path / WEIGHTS_NAME).open("r+b") as stream:
+                    stream.write(content)
+                time.sleep(0.002)
+
+    loaded = refused = 0
+    editor = threading.Thread(target=edit)
+    editor.start()
+    try:
+        for _ in range(60):
+            try:
+                tensors = load_tensors(path, check="full")
+            except ConverterError:
+                refused += 1
+            else:
+                loaded += 1
+                assert_same_bytes(tensors, right)
+    finally:
+        stop.set()
+        editor.join()
+    assert loaded + refused == 60
+    assert refused > 0
+
+
+@pytest.mark.parametrize("moment", ["converter.runtime.directory.layouts", READ_AT])
+def test_a_directory_that_is_replaced_under_a_load_gives_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    old, new = {"a": torch.zeros(200)}, {"a": torch.ones(200)}
+    path = write_canonical(tmp_path / "toy", old)
+    other = write_canonical(tmp_path / "new", new)
+    original = read_at if moment == READ_AT else layouts
+
+    def exchanging(*arguments: Any) -> Any:
+        if other.exists():
+            path.rename(tmp_path / "old")
+            other.rename(path)
+        return original(*arguments)
+
+    monkeypatch.setattr(moment, exchanging)
+    assert_same_bytes(load_tensors(path, check="full"), old)
+    assert_same_bytes(load_tensors(path, check="full"), new)
