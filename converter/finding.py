@@ -59,5 +59,5 @@ def printable(text: str) -> str:
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate most like ``name``, for a did-you-mean hint; never acted on."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.7)
+    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return matches[0] if matches else None

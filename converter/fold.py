@@ -10,14 +10,14 @@ from typing import TypeAlias
 
 from converter.finding import Finding
 
-_NUMBER = re.compile(r"(?<![A-Za-z0-9])(0|[1-9][0-9]*)(?![A-Za-z0-9])")
+_NUMBER = re.compile(r"(?<![0-9])(0|[1-9][0-9]*)(?![0-9])")
 
 Numbers: TypeAlias = tuple[int, ...]
 Box: TypeAlias = tuple[Numbers, ...]
 
 
 def skeleton(name: str) -> str:
-    """Return ``name`` with ``#`` for every number that stands alone between separators."""
+    """Return ``name`` with ``#`` for every number that is not padded with zeros."""
     return _NUMBER.sub("#", name)
 
 

@@ -11,10 +11,10 @@ from converter.errors import PlanError, StepError
 from converter.finding import Finding
 from converter.fold import fold_findings
 from converter.hints import Neighbours, option_hint
-from converter.rules.expand import DroppedName, Expansion, Unit
+from converter.rules.expand import DroppedName, Expansion, Unit, expand
 from converter.rules.lint import expand_checked
 from converter.rules.rule_file import Rule, RuleFile, StandIn
-from converter.rules.settings import Settings
+from converter.rules.settings import Settings, choices, resolve
 from converter.spec import DTYPES, Header, Shape, TensorSpec
 from converter.steps.build import build
 from converter.steps.chain import infer_chain
@@ -346,6 +346,7 @@ class _Binder:
     def nothing_fits(self, expected: list[str]) -> Finding:
         names = sorted(self.header)
         hint = option_hint(expected, self.settings.scope.prefix, self.header)
+        hint = hint or self.variant_hint()
         return Finding(
             "missing",
             f"none of the {len(expected)} tensors that the rules name is in the source",
@@ -354,6 +355,24 @@ class _Binder:
             got=f"{len(names)} tensors, such as {names[0]}" if names else "an empty source",
             hint=hint or "look at the names with convert inspect; choose the model and --variant",
         )
+
+    def variant_hint(self) -> str | None:
+        """Say which variants name tensors of this source, when the chosen ones name none."""
+        best, most = None, 0
+        for variant in choices(self.rule_file):
+            settings = resolve(
+                self.rule_file, variant=variant, source_prefix=self.settings.source_prefix
+            )
+            units = expand(self.rule_file, settings).units
+            found = sum(name in self.header for unit in units for name in unit.sources)
+            if found > most:
+                best, most = variant, found
+        if best is None:
+            return None
+        axes = zip(self.rule_file.variants.values(), best, strict=True)
+        names = ",".join(name for variants, name in axes if not variants[name].is_default)
+        option = f"--variant {names}" if names else "no --variant at all"
+        return f"with {option} the rules name {most} tensors of this source"
 
 
 def _dropped(drop: DroppedName, name: str) -> Dropped:

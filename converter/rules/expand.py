@@ -103,12 +103,12 @@ class _Expander:
             yield from (unit for _, unit in found)
 
     def first_index(self, rule: Rule) -> str | None:
-        needed = _needed(rule.repeat, _mentioned(rule), {rule.gather, rule.scatter})
+        needed = _needed(rule.repeat, _mentioned(rule), _listed_indices(rule))
         return next((name for name in rule.repeat.ranges if name in needed), None)
 
     def units(self, rule: Rule, first: str | None) -> Iterator[tuple[Any, Unit]]:
         try:
-            for chosen in self.assignments(rule.repeat, rule, {rule.gather, rule.scatter}):
+            for chosen in self.assignments(rule.repeat, _mentioned(rule), _listed_indices(rule)):
                 yield (chosen.values[first] if first else 0), self.unit(rule, chosen)
         except RuleError as error:
             self.note(error, rule.line)
@@ -119,9 +119,10 @@ class _Expander:
             self.findings.append(replace(finding, where=where))
 
     def assignments(
-        self, repeat: Repeat, owner: Rule | Drop | Alias | Template, skip: set[str | None]
+        self, repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str] = frozenset()
     ) -> Iterator[_Assignment]:
-        needed = _needed(repeat, _mentioned(owner), skip)
+        """Yield every choice of the indices and sets mentioned, but for those that are listed."""
+        needed = _needed(repeat, mentioned, listed)
         sets = [name for name in repeat.sets if name in needed]
         words = self.settings.words
         for values in self.index_values(repeat, [n for n in repeat.ranges if n in needed]):
@@ -205,22 +206,15 @@ class _Expander:
         """Work the declared shapes back through the steps, and forth again."""
         declared = tuple(shape for _, shape in targets)
         try:
-            shapes = preimage_chain(steps, declared)
+            shapes = preimage_chain(steps, declared, sources=count)
             if shapes is None:
                 return None
             specs = tuple(TensorSpec(rule.dtypes[0], shape) for shape in shapes)
-            outputs = tuple(spec.shape for spec in infer_chain(steps, specs))
+            inferred = tuple(spec.shape for spec in infer_chain(steps, specs))
         except StepError as error:
             raise self.shapes_error(rule, targets, error) from error
-        if len(shapes) != count:
-            raise RuleError(
-                "the steps take another number of tensors than the rule names",
-                code="count",
-                expected=f"{len(shapes)} for the targets {', '.join(name for name, _ in targets)}",
-                got=f"{count} in from",
-            )
-        if outputs != declared:
-            raise RuleError("the steps do not lead to the declared shapes", code="shape")
+        if inferred != declared:
+            raise self.shapes_error(rule, targets, StepError("the steps lead elsewhere"))
         return shapes
 
     def shapes_error(
@@ -240,24 +234,25 @@ class _Expander:
     def all_drops(self) -> Iterator[DroppedName]:
         for drop in self.rule_file.drops:
             try:
-                for chosen in self.assignments(drop.repeat, drop, set()):
-                    yield from self.dropped(drop, chosen)
+                for template in drop.names:
+                    mentioned = template.names | (drop.count.names if drop.count else frozenset())
+                    for chosen in self.assignments(drop.repeat, mentioned):
+                        yield self.dropped(drop, template, chosen)
             except RuleError as error:
                 self.note(error, drop.line)
 
-    def dropped(self, drop: Drop, chosen: _Assignment) -> Iterator[DroppedName]:
-        def source(template: Template) -> str:
-            return self.prefix + template.fill(chosen.values, chosen.source_texts)
+    def dropped(self, drop: Drop, template: Template, chosen: _Assignment) -> DroppedName:
+        def source(name: Template) -> str:
+            return self.prefix + name.fill(chosen.values, chosen.source_texts)
 
         equals = None if drop.equals is None else source(drop.equals)
         count = None if drop.count is None else drop.count.evaluate(chosen.values)
-        for template in drop.names:
-            yield DroppedName(drop, source(template), equals, count)
+        return DroppedName(drop, source(template), equals, count)
 
     def all_aliases(self) -> Iterator[AliasName]:
         for alias in self.rule_file.aliases:
             try:
-                for chosen in self.assignments(alias.repeat, alias, set()):
+                for chosen in self.assignments(alias.repeat, alias.name.names | alias.of.names):
                     name = alias.name.fill(chosen.values, chosen.target_texts)
                     of = alias.of.fill(chosen.values, chosen.target_texts)
                     yield AliasName(alias, name, of)
@@ -267,33 +262,30 @@ class _Expander:
     def all_allowed(self) -> Iterator[str]:
         for template, repeat in self.rule_file.allow_nan:
             try:
-                for chosen in self.assignments(repeat, template, set()):
+                for chosen in self.assignments(repeat, template.names):
                     yield template.fill(chosen.values, chosen.target_texts)
             except RuleError as error:
                 self.note(error, 1)
 
 
-def _mentioned(owner: Rule | Drop | Alias | Template) -> frozenset[str]:
-    """Return every name that the placeholders, shapes and parameters of ``owner`` mention."""
-    match owner:
-        case Template():
-            return owner.names
-        case Alias():
-            return owner.name.names | owner.of.names
-        case Drop():
-            names = frozenset().union(*(template.names for template in owner.names))
-            return names | (owner.count.names if owner.count else frozenset())
-    parts = [template.names for template in owner.sources]
-    for target in owner.targets:
+def _mentioned(rule: Rule) -> frozenset[str]:
+    """Return every name that the placeholders, shapes and parameters of a rule mention."""
+    parts = [template.names for template in rule.sources]
+    for target in rule.targets:
         parts += [target.name.names, *(length.names for length in target.shape)]
-    for call in owner.steps:
+    for call in rule.steps:
         for value in call.parameters.values():
             items = value if isinstance(value, tuple) else (value,)
             parts += [item.names for item in items if isinstance(item, Expression)]
     return frozenset().union(*parts)
 
 
-def _needed(repeat: Repeat, mentioned: frozenset[str], skip: set[str | None]) -> set[str]:
+def _listed_indices(rule: Rule) -> frozenset[str]:
+    """Return the indices that list tensors instead of repeating the rule."""
+    return frozenset(index for index in (rule.gather, rule.scatter) if index is not None)
+
+
+def _needed(repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str]) -> set[str]:
     """Return the indices and sets to repeat over: those mentioned, and those their ranges need."""
     needed = {name for name in mentioned if name in repeat.ranges or name in repeat.sets}
     if repeat.when is not None:
@@ -305,7 +297,7 @@ def _needed(repeat: Repeat, mentioned: frozenset[str], skip: set[str | None]) ->
             for bound in repeat.ranges[name].names & repeat.ranges.keys()
         }
         if more <= needed:
-            return {name for name in needed if name not in skip}
+            return needed - listed
         needed |= more
 
 

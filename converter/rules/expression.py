@@ -24,7 +24,7 @@ Values: TypeAlias = Mapping[str, Value]
 MAX_LENGTH = 500
 _LIMIT = 1 << 62
 _ALLOWED = re.compile(r"[A-Za-z0-9_+\-*/%()\[\],<>=! ]*")
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_])0[0-9_xobXOB]|[0-9]_|[0-9][A-Za-z]")
+_BAD_NUMBER = re.compile(r"(?<![A-Za-z0-9_])(?:0[0-9]|[0-9]+[A-Za-z_])")
 
 _Closure: TypeAlias = Callable[[Values], Any]
 
@@ -90,7 +90,7 @@ class Expression:
 @functools.cache
 def parse(text: str) -> Expression:
     """Parse an expression. Raises RuleError for anything outside the grammar."""
-    if len(text) > MAX_LENGTH or not _ALLOWED.fullmatch(text) or _NUMBER.search(text):
+    if len(text) > MAX_LENGTH or not _ALLOWED.fullmatch(text) or _BAD_NUMBER.search(text):
         raise _not_an_expression(text)
     names: set[str] = set()
     try:

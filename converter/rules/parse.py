@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from converter.errors import RuleError
 from converter.finding import Finding
+from converter.manifest import Dim
 from converter.rules import expression, strict_yaml, structure, template
 from converter.rules.expression import Expression
 from converter.rules.rule_file import (
@@ -33,6 +34,9 @@ from converter.rules.template import Template
 from converter.steps.build import parameters
 
 T = TypeVar("T")
+
+# Facts of audio that are a dim of the network too, and so may be given as an expression.
+_AUDIO_SIZES = frozenset({"n_mels"})
 
 
 def load(path: Path) -> RuleFile:
@@ -91,7 +95,9 @@ class _Builder:
             about=top.get("about", ""),
             scope=_scope(top.get("scope")),
             dtypes=tuple(top["dtypes"]),
-            dims=top.get("dims", {}),
+            dims={
+                key: self.dim(value, ("dims", key)) for key, value in top.get("dims", {}).items()
+            },
             derived={
                 key: self.derived(value, ("derived", key))
                 for key, value in top.get("derived", {}).items()
@@ -103,7 +109,10 @@ class _Builder:
                 for axis, choices in top.get("variants", {}).items()
             },
             conventions=top.get("conventions", {}),
-            audio=top.get("audio", {}),
+            audio={
+                key: self.expression(value, ("audio", key)) if key in _AUDIO_SIZES else value
+                for key, value in top.get("audio", {}).items()
+            },
             rules=rules,
             aliases=self.each(
                 top, "alias", lambda item, path: self.alias(item, path, ranges, sets)
@@ -151,6 +160,14 @@ class _Builder:
 
     def expressions(self, values: Any, path: YamlPath) -> tuple[Expression, ...]:
         return tuple(self.expression(value, (*path, n)) for n, value in enumerate(values))
+
+    def dim(self, value: Any, path: YamlPath) -> Dim:
+        if isinstance(value, list):
+            return [self.dim(item, (*path, n)) for n, item in enumerate(value)]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        where = self.document.where(path)
+        raise RuleError("a dim is a whole number, or a list of them", where=where, got=repr(value))
 
     def derived(self, value: Any, path: YamlPath) -> Expression | tuple[Expression, ...]:
         if isinstance(value, list):
@@ -255,7 +272,7 @@ class _Builder:
             line=self.line(path),
             name=self.template(item["name"], (*path, "name")),
             of=self.template(item["of"], (*path, "of")),
-            because=item.get("because", ""),
+            because=item["because"],
             repeat=self.repeat(item, path, ranges, sets),
         )
 

@@ -166,7 +166,7 @@ class RuleFile:
     words: Mapping[str, str]
     variants: Mapping[str, Mapping[str, Variant]]
     conventions: Mapping[str, Scalar]
-    audio: Mapping[str, Scalar]
+    audio: Mapping[str, Scalar | Expression]
     rules: tuple[Rule, ...]
     aliases: tuple[Alias, ...]
     drops: tuple[Drop, ...]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.errors import PlanError, RuleError, UsageError
 from converter.finding import Finding, closest
-from converter.manifest import Dim
+from converter.manifest import Dim, Scalar
 from converter.rules.expression import Expression, Value
 from converter.rules.rule_file import RuleFile, Scope, Variant
 
@@ -24,6 +24,7 @@ class Settings:
     variant: tuple[str, ...]
     dims: Mapping[str, Dim]
     words: Mapping[str, str]
+    audio: Mapping[str, Scalar]
     scope: Scope
     source_prefix: str
     own_dims: bool
@@ -49,18 +50,29 @@ def resolve(
     for name, value in overrides.items():
         _check_dim(rule_file, name, value)
     values.update(overrides)
-    _derive(rule_file, values, own_dims=not overrides)
-    settings = Settings(
+    fault = _derive(rule_file, values)
+    if broken := _broken_requirements(rule_file, values):
+        raise PlanError.of(broken)
+    if fault is not None:
+        raise (PlanError if overrides else RuleError).of([fault])
+    return Settings(
         variant=names,
         dims=values,
         words=words,
+        audio=_audio(rule_file, values),
         scope=found_scope if scope is None else Scope((scope,)),
         source_prefix=source_prefix,
         own_dims=not overrides,
         options=_options(scope, source_prefix),
     )
-    _check_requirements(rule_file, settings)
-    return settings
+
+
+def choices(rule_file: RuleFile) -> Iterator[tuple[str, ...]]:
+    """Yield choices of variants that use every variant: each in turn, the first of other axes."""
+    first = {axis: next(iter(variants)) for axis, variants in rule_file.variants.items()}
+    yield tuple(first.values())
+    for axis, variants in rule_file.variants.items():
+        yield from (tuple({**first, axis: name}.values()) for name in list(variants)[1:])
 
 
 def _options(scope: str | None, source_prefix: str) -> dict[str, str]:
@@ -150,13 +162,14 @@ def _depth(value: Dim) -> int:
     return 0
 
 
-def _derive(rule_file: RuleFile, values: dict[str, Dim], *, own_dims: bool) -> None:
+def _derive(rule_file: RuleFile, values: dict[str, Dim]) -> Finding | None:
+    """Add the derived values, up to the first that has none; return why it has none."""
     for name, derived in rule_file.derived.items():
         try:
             values[name] = _value(derived, values)
         except RuleError as error:
-            finding = replace(error.findings[0], where=rule_file.name, tensor=None)
-            raise (RuleError if own_dims else PlanError).of([finding]) from error
+            return replace(error.findings[0], where=rule_file.name, got=f"derived: {name}")
+    return None
 
 
 def _value(derived: Expression | tuple[Expression, ...], values: Mapping[str, Value]) -> Dim:
@@ -165,19 +178,35 @@ def _value(derived: Expression | tuple[Expression, ...], values: Mapping[str, Va
     return derived.evaluate(values)
 
 
-def _check_requirements(rule_file: RuleFile, settings: Settings) -> None:
-    findings = [
-        Finding(
-            "require",
-            f"the dims break a requirement: {requirement.because}",
-            rule_file.where(requirement.line),
-            expected=requirement.that.text,
-            got=", ".join(f"{name} = {settings.dims[name]}" for name in sorted(mentioned)),
-            hint="set dims that fit with --set or --dims",
-        )
-        for requirement in rule_file.require
-        if not requirement.that.evaluate(settings.dims)
-        for mentioned in [requirement.that.names & settings.dims.keys()]
-    ]
-    if findings:
-        raise PlanError.of(findings)
+def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list[Finding]:
+    """Return a finding for each requirement that does not hold, as far as its values are known."""
+    findings = []
+    for requirement in rule_file.require:
+        names = requirement.that.names
+        if not names <= values.keys() and names <= {*values, *rule_file.derived}:
+            continue
+        try:
+            holds = bool(requirement.that.evaluate(values))
+        except RuleError as error:
+            where = rule_file.where(requirement.line)
+            findings.append(replace(error.findings[0], where=where))
+            continue
+        if not holds:
+            findings.append(
+                Finding(
+                    "require",
+                    f"the dims break a requirement: {requirement.because}",
+                    rule_file.where(requirement.line),
+                    expected=requirement.that.text,
+                    got=", ".join(f"{name} = {values[name]}" for name in sorted(names)),
+                    hint="set dims that fit with --set or --dims",
+                )
+            )
+    return findings
+
+
+def _audio(rule_file: RuleFile, values: Mapping[str, Dim]) -> dict[str, Scalar]:
+    return {
+        key: value.evaluate(values) if isinstance(value, Expression) else value
+        for key, value in rule_file.audio.items()
+    }
