@@ -113,7 +113,7 @@ def prove(expect: str, name: str, tensor: Tensor, twin: Tensor | None = None) ->
         assert twin is not None
         wanted = twin
     same = wanted.dtype == tensor.dtype and wanted.shape == tensor.shape
-    if not same or not torch.equal(_bits(wanted), _bits(tensor)):
+    if not same or not torch.equal(bytes_of(wanted), bytes_of(tensor)):
         raise ValueRefusedError(
             f"a tensor that would be dropped is not what the rule says ({expect})",
             code="expect",
@@ -125,8 +125,12 @@ def prove(expect: str, name: str, tensor: Tensor, twin: Tensor | None = None) ->
     return expect
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
+def bytes_of(tensor: Tensor) -> Tensor:
+    """Return the bytes of a tensor in row-major order, U8 [size in bytes]."""
+    # A single element counts as contiguous whatever its stride, which view(dtype) refuses.
+    if tensor.numel() == 1:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    return tensor.contiguous().view(-1).view(torch.uint8)
 
 
 def _difference(tensor: Tensor, wanted: Tensor) -> str:

@@ -1,0 +1,277 @@
+"""The command line: commands of a few lines each, and one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from converter import __version__
+from converter.errors import ConverterError
+
+if TYPE_CHECKING:
+    from converter.api import Rules
+    from converter.report import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_INTERRUPTED = 130
+_FILE = click.Path(path_type=Path)
+
+
+class _DefaultGroup(click.Group):
+    """A group whose first argument, when it names no command, is already convert's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, "-h", "--help", "--version"}:
+            args = ["convert", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_DefaultGroup,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="The main job:  convert --model dit in.safetensors out/",
+)
+@click.version_option(__version__, prog_name="checkpoint-converter")
+def main() -> None:
+    """Rewrite original checkpoints, once and offline, into canonical safetensors that are proven.
+
+    Without a command, convert is meant. Exit codes: 0 done, 1 a defect of this program, 2 usage,
+    3 rule file, 4 source, 5 rules and source do not fit, 6 not carried out, 7 not equal, 8 not
+    trusted.
+    """
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    return lambda command: functools.reduce(lambda done, add: add(done), reversed(options), command)
+
+
+_RULES = _options(
+    click.option("--model", metavar="NAME", help="A model that comes with this package."),
+    click.option("--rules", type=_FILE, metavar="FILE", help="A rule file, in place of --model."),
+    click.option("--variant", multiple=True, metavar="A,B", help="At most one of each axis."),
+    click.option(
+        "--set", "sets", multiple=True, metavar="DIM=N", help="Set a dim; a list as 4,2,2."
+    ),
+    click.option("--dims", type=_FILE, metavar="FILE", help="Set dims from a YAML file."),
+    click.option("--scope", metavar="PREFIX", help="The model's prefix in this source; may be ''."),
+    click.option("--source-prefix", metavar="PREFIX", help="A prefix that every name carries."),
+)
+_LAYOUT = _options(
+    click.option("--dtype", metavar="DTYPE", help="Cast every floating tensor, such as to bf16."),
+    click.option("--max-shard-size", metavar="SIZE", help="Write files of at most this, as 5GB."),
+)
+_JOBS = click.option("--jobs", type=click.IntRange(1), metavar="N", help="Workers; else all cores.")
+_QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+
+
+def _rules(
+    model: str | None,
+    rules: Path | None,
+    variant: tuple[str, ...],
+    sets: tuple[str, ...],
+    dims: Path | None,
+    scope: str | None,
+    source_prefix: str | None,
+) -> Rules:
+    """Gather the options of ``_RULES``."""
+    from converter.dims import read_dims
+
+    return {
+        "model": model,
+        "rules": rules,
+        "variant": [name.strip() for text in variant for name in text.split(",")],
+        "dims": read_dims(dims, sets),
+        "scope": scope,
+        "source_prefix": source_prefix or "",
+    }
+
+
+def _reports(command: Callable[..., Report]) -> Callable[..., None]:
+    """Print what ``command`` reports, or its error, as text or JSON; leave with the exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer with one line of JSON.")
+    @functools.wraps(command)
+    def run(as_json: bool, **arguments: Any) -> None:
+        try:
+            report = command(**arguments)
+        except ConverterError as error:
+            report = _failure(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was left behind", err=True)
+            sys.exit(_INTERRUPTED)
+        _show(report, as_json=as_json)
+        sys.exit(report.exit_code)
+
+    return run
+
+
+def _failure(error: ConverterError) -> Report:
+    from converter.report import Report
+
+    command = click.get_current_context().info_name or ""
+    return Report(command, "", {}, error.findings, error.exit_code)
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(report.as_json())
+        return
+    if report.text:
+        click.echo(report.text)
+    for finding in report.findings:
+        colour = "yellow" if finding.severity == "warning" else "red"
+        click.echo(f"{click.style(finding.severity + ':', fg=colour)} {finding.render()}", err=True)
+    if report.exit_code and len(report.findings) > 1:
+        click.echo(f"{len(report.findings)} findings", err=True)
+
+
+@contextmanager
+def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show bytes done, rate and remaining time on a terminal; nothing anywhere else."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    layout = (
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*layout, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            bars.update(bar, advance=done, total=total)
+
+        yield advance
+
+
+@main.command(epilog="Example:  convert --model bert --variant legacy,pretraining,base in/ out/")
+@click.argument("source", type=_FILE)
+@click.argument("out", type=_FILE)
+@_RULES
+@_LAYOUT
+@_JOBS
+@click.option("--overwrite", is_flag=True, help="Replace the canonical directory OUT, at once.")
+@_QUIET
+@_reports
+def convert(
+    source: Path,
+    out: Path,
+    dtype: str | None,
+    max_shard_size: str | None,
+    jobs: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **rules: Any,
+) -> Report:
+    """Convert the checkpoint SOURCE into the canonical directory OUT, complete or not at all.
+
+    SOURCE is a .safetensors file, an .index.json with its shards, or a directory of either.
+    """
+    from converter import api, report
+
+    with _progress("converting", quiet=quiet) as progress:
+        conversion = api.convert(
+            source,
+            out,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            jobs=jobs,
+            overwrite=overwrite,
+            progress=progress,
+            **_rules(**rules),
+        )
+    return report.of_conversion(conversion)
+
+
+@main.command(epilog="Example:  convert plan --model dit --table s2mel.safetensors")
+@click.argument("source", type=_FILE)
+@_RULES
+@_LAYOUT
+@click.option("--table", is_flag=True, help="Show source → steps → target with shapes.")
+@click.option("--whole", is_flag=True, help="With --table: a row per tensor, numbers not folded.")
+@_reports
+def plan(
+    source: Path,
+    dtype: str | None,
+    max_shard_size: str | None,
+    table: bool,
+    whole: bool,
+    **rules: Any,
+) -> Report:
+    """Show what convert would do with SOURCE, from its header alone.
+
+    SOURCE may also be a .json of names, dtypes and shapes.
+    """
+    from converter import api, report
+
+    made = api.plan(source, dtype=dtype, max_shard_size=max_shard_size, **_rules(**rules))
+    return report.of_plan(made, table=table, whole=whole)
+
+
+@main.command(epilog="Example:  convert verify converted/dit")
+@click.argument("directories", type=_FILE, nargs=-1, required=True)
+@click.option(
+    "--level",
+    type=click.Choice(["header", "full"]),
+    default="full",
+    show_default=True,
+    help="Leave the data of tensors unread, or hash every byte.",
+)
+@_JOBS
+@_QUIET
+@_reports
+def verify(directories: tuple[Path, ...], level: Any, jobs: int | None, quiet: bool) -> Report:
+    """Check canonical DIRECTORIES against their manifests; exit 7 when a byte differs."""
+    from converter import api, report
+
+    with _progress("verifying", quiet=quiet) as progress:
+        checked = [
+            api.verify(directory, level=level, jobs=jobs, progress=progress)
+            for directory in directories
+        ]
+    return report.of_verification(checked)
+
+
+@main.command(epilog="Example:  convert lint my_model.yaml")
+@click.argument("files", type=_FILE, nargs=-1)
+@_reports
+def lint(files: tuple[Path, ...]) -> Report:
+    """Check rule FILES by themselves; without FILES, those that come with this package."""
+    from converter import api, report
+
+    return report.of_lint({str(path): api.lint(path) for path in files or api.rule_paths()})
+
+
+@main.command(epilog="Example:  convert inspect model.safetensors")
+@click.argument("source", type=_FILE)
+@click.option("--whole", is_flag=True, help="List every name; numbers are not folded.")
+@_reports
+def inspect(source: Path, whole: bool) -> Report:
+    """Show what the checkpoint SOURCE holds, from its header."""
+    from converter import api, report
+
+    return report.of_description(source, api.inspect(source), whole=whole)
+
+
+@main.command(epilog="Example:  convert models dit")
+@click.argument("name", required=False)
+@_reports
+def models(name: str | None) -> Report:
+    """List the models that come with this package, or show the one called NAME."""
+    from converter import api, report
+
+    return report.of_models(api.models()) if name is None else report.of_model(api.model(name))

@@ -1,0 +1,354 @@
+"""What commands answer: text for people, JSON for machines.
+
+The JSON has one envelope for every command; its schema is ``schemas/report.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.describe import Description
+from converter.finding import Finding, printable
+from converter.fold import fold_names, skeleton
+from converter.manifest import Scalar, Totals
+from converter.plan import Binding, Plan
+from converter.rules.expression import Expression
+from converter.rules.rule_file import RuleFile
+from converter.spec import TensorSpec
+from converter.steps.step import Step, step_parameters
+from converter.verify import Verification
+
+if TYPE_CHECKING:
+    from converter.conversion import Conversion
+
+_SHOWN = 3
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer of one command: text, the same as data, and what was found."""
+
+    command: str
+    text: str
+    result: Mapping[str, object] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    exit_code: int = 0
+
+    def as_json(self) -> str:
+        """Return the report as ASCII JSON on one line."""
+        document = {
+            "command": self.command,
+            "ok": self.exit_code == 0,
+            "exit_code": self.exit_code,
+            "findings": [finding.as_json() for finding in self.findings],
+            "result": self.result,
+        }
+        return json.dumps(document, ensure_ascii=True)
+
+
+def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
+    """Report what a conversion would do; ``table`` adds a row per target, ``whole`` unfolded."""
+    targets = plan.targets
+    rows = [
+        ("source", f"{plan.used} tensors used, {_leavings(plan)}"),
+        ("target", f"{_amount(_totals(targets))} {_dtypes(targets)}"),
+        ("files", ", ".join(shard.file for shard in plan.shards)),
+        *_drop_rows(plan),
+        *(("alias", f"{name} is {of}") for name, of in plan.aliases.items()),
+    ]
+    text = "\n".join([_title(plan), *_slots(rows)])
+    if table:
+        text += "\n\n" + columns(_table(plan, whole=whole))
+    result = {
+        "model": plan.rule_file.model,
+        "variant": list(plan.settings.variant),
+        "dims": plan.settings.dims,
+        "used": plan.used,
+        "dropped": [{"name": d.name, "because": d.because} for d in plan.dropped],
+        "out_of_scope": plan.out_of_scope,
+        "totals": asdict(_totals(targets)),
+        "files": [shard.file for shard in plan.shards],
+        "aliases": dict(plan.aliases),
+        "bindings": [_binding_json(binding) for binding in plan.bindings],
+    }
+    return Report("plan", text, result)
+
+
+def of_conversion(conversion: Conversion) -> Report:
+    """Report what a conversion made."""
+    plan, manifest = conversion.plan, conversion.manifest
+    read = sum(file.size for file in manifest.sources)
+    written = sum(file.size for file in manifest.files)
+    rate = _size(round((read + written) / max(conversion.seconds, 1e-9)))
+    names = ", ".join(file.name for file in manifest.sources)
+    rows = [
+        ("read", f"{names}, {_size(read)}: {plan.used} tensors used, {_leavings(plan)}"),
+        ("made", f"{_amount(manifest.totals)} {_dtypes(plan.targets)}"),
+        ("wrote", f"{conversion.out}, {_size(written)}"),
+        ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
+        ("content", f"sha256 {manifest.content_sha256}"),
+        *(("stand-in", f"{s.name} is {s.value}: its source is absent") for s in manifest.stand_ins),
+    ]
+    result = {
+        "out": str(conversion.out),
+        "model": manifest.model.name,
+        "variant": list(manifest.model.variant),
+        "used": plan.used,
+        "dropped": len(plan.dropped),
+        "out_of_scope": plan.out_of_scope,
+        "totals": asdict(manifest.totals),
+        "files": [asdict(file) for file in manifest.files],
+        "content_sha256": manifest.content_sha256,
+        "seconds": round(conversion.seconds, 3),
+    }
+    text = "\n".join([_title(plan), *_slots(rows)])
+    return Report("convert", text, result, conversion.warnings)
+
+
+def of_verification(verifications: Sequence[Verification]) -> Report:
+    """Report the check of some directories; exit code 7 when one does not hold."""
+    lines, results = [], []
+    for verification in verifications:
+        manifest = verification.manifest
+        what = "not a canonical directory" if manifest is None else _amount(manifest.totals)
+        model = "" if manifest is None else f"{manifest.model.name}, "
+        verdict = "holds" if verification.holds else f"{len(verification.findings)} differences"
+        lines.append(
+            f"{verification.directory}: {model}{what}; "
+            f"{_size(verification.data_bytes)} of data checked: {verdict}"
+        )
+        results.append(
+            {
+                "directory": str(verification.directory),
+                "holds": verification.holds,
+                "model": None if manifest is None else manifest.model.name,
+                "content_sha256": None if manifest is None else manifest.content_sha256,
+                "data_bytes": verification.data_bytes,
+            }
+        )
+    findings = tuple(finding for verification in verifications for finding in verification.findings)
+    exit_code = 7 if findings else 0
+    return Report("verify", "\n".join(lines), {"directories": results}, findings, exit_code)
+
+
+def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
+    """Report the findings of each rule file; exit code 3 when there are any."""
+    lines = [f"{name}: {len(found) or 'no'} findings" for name, found in files.items()]
+    findings = tuple(finding for found in files.values() for finding in found)
+    result = {"files": {name: len(found) for name, found in files.items()}}
+    return Report("lint", "\n".join(lines), result, findings, 3 if findings else 0)
+
+
+def of_description(path: Path, description: Description, *, whole: bool) -> Report:
+    """Report a checkpoint at a glance; ``whole`` lists every name instead of folding numbers."""
+    header = description.header
+    title = f"{path}: {_amount(_totals(header))} {_dtypes(header)}"
+    rows = [(f"file {file.name}", _size(file.size_bytes)) for file in description.files]
+    rows += [(f"metadata {key}", value) for key, value in description.metadata.items()]
+    if whole:
+        table = [(name, str(spec), _size(spec.nbytes)) for name, spec in header.items()]
+    else:
+        table = [
+            (row.pattern, f"{row.spec} ×{len(row.names)}", _size(row.nbytes))
+            for row in description.rows
+        ]
+    text = "\n".join([title, *_slots(rows), "", columns(table)])
+    tensors = {
+        name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in header.items()
+    }
+    result = {
+        "path": str(path),
+        "files": [{"name": f.name, "size": f.size_bytes} for f in description.files],
+        "metadata": dict(description.metadata),
+        "totals": asdict(_totals(header)),
+        "dtypes": dict(description.dtypes),
+        "tensors": tensors,
+    }
+    return Report("inspect", text, result)
+
+
+def of_models(rule_files: Sequence[RuleFile]) -> Report:
+    """Report the models that come with the package."""
+    table = [(rule_file.model, rule_file.title) for rule_file in rule_files]
+    result = {"models": [_model_json(rule_file) for rule_file in rule_files]}
+    return Report("models", columns(table), result)
+
+
+def of_model(rule_file: RuleFile) -> Report:
+    """Report one model: where it comes from, its dims, variants and conventions."""
+    rows = [("origin", rule_file.origin), ("rules", rule_file.name)]
+    rows += [("dim", f"{name} = {value}") for name, value in rule_file.dims.items()]
+    for axis, choices in rule_file.variants.items():
+        names = (f"{n} (default)" if v.is_default else n for n, v in choices.items())
+        rows.append(("variant", f"{axis}: {', '.join(names)}"))
+    facts = {"convention": rule_file.conventions, "audio": _audio(rule_file)}
+    rows += [
+        (kind, f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+        for kind, values in facts.items()
+        for key, value in values.items()
+    ]
+    text = "\n".join([f"{rule_file.model}: {rule_file.title}", *_slots(rows)])
+    return Report("models", text, {"models": [_model_json(rule_file)]})
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows of text with their columns aligned, and nothing cut off."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _title(plan: Plan) -> str:
+    axes = zip(plan.rule_file.variants.values(), plan.settings.variant, strict=True)
+    chosen = [name for choices, name in axes if not choices[name].is_default]
+    variant = f" ({', '.join(chosen)})" if chosen else ""
+    return f"{plan.rule_file.model}{variant}: {plan.rule_file.title}"
+
+
+def _slots(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Indent rows of a key and a text; a key that repeats is written once."""
+    kept = list(rows)
+    width = max((len(key) for key, _ in kept), default=0)
+    lines, last = [], ""
+    for key, text in kept:
+        lines.append(f"  {'' if key == last else key:<{width}}  {printable(text)}")
+        last = key
+    return lines
+
+
+def _leavings(plan: Plan) -> str:
+    return f"{len(plan.dropped)} dropped, {plan.out_of_scope} out of scope"
+
+
+def _drop_rows(plan: Plan) -> list[tuple[str, str]]:
+    reasons: dict[str, list[str]] = {}
+    for dropped in plan.dropped:
+        reasons.setdefault(dropped.because, []).append(dropped.name)
+    return [
+        ("dropped", f"{_count(names)}: {because} ({_sample(fold_names(names))})")
+        for because, names in reasons.items()
+    ]
+
+
+def _count(names: Sequence[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+
+
+def _sample(patterns: Sequence[str]) -> str:
+    shown = ", ".join(patterns[:_SHOWN])
+    left = len(patterns) - _SHOWN
+    return f"{shown}, and {left} more patterns" if left > 0 else shown
+
+
+def _totals(specs: Mapping[str, TensorSpec]) -> Totals:
+    return Totals(
+        tensors=len(specs),
+        parameters=sum(spec.numel for spec in specs.values()),
+        bytes=sum(spec.nbytes for spec in specs.values()),
+    )
+
+
+def _amount(totals: Totals) -> str:
+    return f"{totals.tensors} tensors, {totals.parameters:,} parameters, {_size(totals.bytes)}"
+
+
+def _dtypes(specs: Mapping[str, TensorSpec]) -> str:
+    return "/".join(dict.fromkeys(spec.dtype for spec in specs.values()))
+
+
+def _size(size: float) -> str:
+    for unit in _UNITS:
+        if size < 1000 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _table(plan: Plan, *, whole: bool) -> list[tuple[str, str, str]]:
+    """Return rows of source, steps and target; bindings alike but for numbers share a row."""
+    groups: dict[tuple[object, ...], list[Binding]] = {}
+    for number, binding in enumerate(plan.bindings):
+        alike = (
+            binding.line,
+            tuple(map(skeleton, binding.sources)),
+            tuple(map(skeleton, binding.targets)),
+            binding.inputs,
+            binding.outputs,
+            binding.steps,
+            number if whole else 0,
+        )
+        groups.setdefault(alike, []).append(binding)
+    return [row for bindings in groups.values() for row in _table_rows(bindings)]
+
+
+def _table_rows(bindings: Sequence[Binding]) -> list[tuple[str, str, str]]:
+    first = bindings[0]
+    sources = _named([binding.sources for binding in bindings], first.inputs)
+    targets = _named([binding.targets for binding in bindings], first.outputs)
+    steps = [_step_text(step) for step in first.steps]
+    if first.stand_in is not None:
+        steps = [f"{first.stand_in.fill} for {', '.join(fold_names(first.absent))}"]
+    length = max(len(sources), len(targets), len(steps))
+    padded = [list(cells) + [""] * (length - len(cells)) for cells in (sources, steps, targets)]
+    return [
+        (source, f"→ {step}" if step else ("→" if source or target else ""), target)
+        for source, step, target in zip(*padded, strict=True)
+    ]
+
+
+def _named(rows: Sequence[tuple[str, ...]], specs: Sequence[TensorSpec]) -> list[str]:
+    """Fold the names at each place of the rows and add their spec."""
+    return [
+        f"{', '.join(fold_names(names))} {spec}"
+        for names, spec in zip(zip(*rows, strict=True), specs, strict=True)
+    ]
+
+
+def _step_text(step: Step) -> str:
+    values = ", ".join(f"{name}: {value}" for name, value in step_parameters(step).items())
+    return f"{step.name} {{{values}}}" if values else step.name
+
+
+def _binding_json(binding: Binding) -> dict[str, object]:
+    return {
+        "sources": [
+            _spec_json(*pair) for pair in zip(binding.sources, binding.inputs, strict=True)
+        ],
+        "steps": [{step.name: step_parameters(step)} for step in binding.steps],
+        "targets": [
+            _spec_json(*pair) for pair in zip(binding.targets, binding.outputs, strict=True)
+        ],
+    }
+
+
+def _spec_json(name: str, spec: TensorSpec) -> dict[str, object]:
+    return {"name": name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def _model_json(rule_file: RuleFile) -> dict[str, object]:
+    return {
+        "name": rule_file.model,
+        "title": rule_file.title,
+        "origin": rule_file.origin,
+        "rules": rule_file.name,
+        "sha256": rule_file.sha256,
+        "dims": dict(rule_file.dims),
+        "variants": {axis: list(choices) for axis, choices in rule_file.variants.items()},
+        "conventions": dict(rule_file.conventions),
+        "audio": _audio(rule_file),
+    }
+
+
+def _audio(rule_file: RuleFile) -> dict[str, Scalar]:
+    return {
+        key: value.text if isinstance(value, Expression) else value
+        for key, value in rule_file.audio.items()
+    }
