@@ -51,7 +51,8 @@ def _flat(buffer: ReadBuffer) -> memoryview:
 
 def _read_some(fd: int, view: memoryview, position: int) -> int:
     if hasattr(os, "preadv"):
-        return os.preadv(fd, [view], position)
+        count: int = os.preadv(fd, [view], position)
+        return count
     with _seeking:
         os.lseek(fd, position, os.SEEK_SET)
         data = os.read(fd, len(view))
@@ -61,7 +62,8 @@ def _read_some(fd: int, view: memoryview, position: int) -> int:
 
 def _write_some(fd: int, view: memoryview, position: int) -> int:
     if hasattr(os, "pwrite"):
-        return os.pwrite(fd, view, position)
+        count: int = os.pwrite(fd, view, position)
+        return count
     with _seeking:
         os.lseek(fd, position, os.SEEK_SET)
         return os.write(fd, view)

@@ -19,10 +19,8 @@ from typing import Self
 
 from converter.canonical import FILE_NAME, MANIFEST_NAME
 from converter.errors import ExecutionError
+from converter.positional import open_flags
 from converter.write import io_errors
-
-if sys.platform != "win32":
-    import fcntl
 
 DIRECTORY_MODE = 0o755
 
@@ -135,20 +133,26 @@ def _locked(out: Path) -> Iterator[None]:
             os.close(fd)
 
 
-def _take_lock(path: Path) -> int:
-    if sys.platform == "win32":
+if sys.platform == "win32":
+
+    def _take_lock(path: Path) -> int:
         # The system deletes the file with its last holder, so that its existence is the lock.
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_TEMPORARY)
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(fd, path):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)  # its last holder removed it between our two calls
+
+else:
+    import fcntl
+
+    def _take_lock(path: Path) -> int:
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(fd, path):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # its last holder removed it between our two calls
 
 
 def _is_at(fd: int, path: Path) -> bool:
@@ -267,9 +271,9 @@ def _remove_if_empty(path: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    if sys.platform == "win32":
+    if os.name == "nt":
         return  # it has no such call
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(path, open_flags("O_RDONLY", "O_DIRECTORY", "O_CLOEXEC"))
     try:
         os.fsync(fd)
     except OSError as error:
