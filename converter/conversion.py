@@ -35,6 +35,7 @@ from converter.values import suspicions
 from converter.write import WeightsFile, write_file
 
 Progress = Callable[[int, int], None]
+SourceDigests = Callable[[Source], tuple[FileRecord, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +66,47 @@ def carry_out(
     """
     begun = time.monotonic()
     with Staging(out, size_bytes=plan.total_bytes, overwrite=overwrite) as staging:
-        with ExitStack() as stack, ThreadPoolExecutor(1) as beside:
-            files = {
-                shard.file: stack.enter_context(
-                    WeightsFile(staging.path / shard.file, shard.placements)
-                )
-                for shard in plan.shards
-            }
-            sources = beside.submit(_source_records, source)
-            written = execute(plan, source, _writer(plan, files), jobs=jobs, progress=progress)
-            records = sources.result()
-            source.check_unchanged()
-            with ThreadPoolExecutor(jobs) as pool:
-                digests = dict(
-                    zip(files, pool.map(WeightsFile.sha256, files.values()), strict=True)
-                )
-        weights = tuple(
-            FileRecord(name, file.size_bytes, digests[name], file.header_sha256)
-            for name, file in files.items()
-        )
-        listed = (*weights, *_write_index(plan, staging.path))
-        manifest = _describe(plan, written, records, listed, files)
-        text = manifests.dump(manifest)
-        write_file(staging.path / MANIFEST_NAME, text)
-        sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: sha256(text)}
-        write_file(staging.path / SUMS_NAME, encode_sums(sums))
+        manifest = fill(plan, source, staging.path, jobs=jobs, progress=progress)
         staging.publish()
     warnings = tuple(suspicions(manifest.tensors))
     return Conversion(out, plan, manifest, warnings, time.monotonic() - begun)
 
 
-def _source_records(source: Source) -> tuple[FileRecord, ...]:
+def fill(
+    plan: Plan,
+    source: Source,
+    directory: Path,
+    *,
+    jobs: int,
+    progress: Progress,
+    digests: SourceDigests | None = None,
+) -> Manifest:
+    """Write everything that belongs in a canonical directory into one that exists and is empty.
+
+    ``digests`` gives the records of the source's files, where they are known already. Raises as
+    ``carry_out``.
+    """
+    with ExitStack() as stack, ThreadPoolExecutor(1) as beside:
+        files = {
+            shard.file: stack.enter_context(WeightsFile(directory / shard.file, shard.placements))
+            for shard in plan.shards
+        }
+        sources = beside.submit(digests or source_records, source)
+        written = execute(plan, source, _writer(plan, files), jobs=jobs, progress=progress)
+        records = sources.result()
+        source.check_unchanged()
+        weights = _weights_records(files, jobs)
+    listed = (*weights, *_write_index(plan, directory))
+    manifest = _describe(plan, written, records, listed, files)
+    text = manifests.dump(manifest)
+    write_file(directory / MANIFEST_NAME, text)
+    sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: sha256(text)}
+    write_file(directory / SUMS_NAME, encode_sums(sums))
+    return manifest
+
+
+def source_records(source: Source) -> tuple[FileRecord, ...]:
+    """Return the name, size and digest of every file of a source; reads all of them."""
     return tuple(
         FileRecord(file.name, file.size_bytes, source.sha256(file)) for file in source.files
     )
@@ -105,8 +116,8 @@ def _weights_records(files: Mapping[str, WeightsFile], jobs: int) -> tuple[FileR
     with ThreadPoolExecutor(jobs) as pool:
         digests = pool.map(WeightsFile.sha256, files.values())
         return tuple(
-            FileRecord(name, file.size_bytes, sha256, file.header_sha256)
-            for (name, file), sha256 in zip(files.items(), digests, strict=True)
+            FileRecord(name, file.size_bytes, digest, file.header_sha256)
+            for (name, file), digest in zip(files.items(), digests, strict=True)
         )
 
 

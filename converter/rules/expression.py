@@ -1,7 +1,7 @@
 """Integer expressions of rule files: parsed into closures, never evaluated as code.
 
-Grammar: integers, names, ``+ - * // % **``, parentheses, ``list[i]``, ``len sum prod min max``,
-comparisons, ``and or not``. A comparison is 1 or 0.
+Grammar: integers, names (``dim``, ``member.dim``), ``+ - * // % **``, parentheses, ``list[i]``,
+``len sum prod min max``, comparisons, ``and or not``. A comparison is 1 or 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Values: TypeAlias = Mapping[str, Value]
 
 MAX_LENGTH = 500
 _LIMIT = 1 << 62
-_ALLOWED = re.compile(r"[A-Za-z0-9_+\-*/%()\[\],<>=! ]*")
+_ALLOWED = re.compile(r"[A-Za-z0-9_.+\-*/%()\[\],<>=! ]*")
 _BAD_NUMBER = re.compile(r"(?<![A-Za-z0-9_])(?:0[0-9]|[0-9]+[A-Za-z_])")
 
 _Closure: TypeAlias = Callable[[Values], Any]
@@ -115,7 +115,8 @@ def _compile(node: ast.expr, text: str, names: set[str]) -> _Closure:
     match node:
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return lambda _: number
-        case ast.Name(id=name) if name not in _FUNCTIONS:
+        case ast.Name() | ast.Attribute(value=ast.Name()):
+            name = ast.unparse(node)
             names.add(name)
             return lambda values: values[name]
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:

@@ -52,19 +52,13 @@ def load(path: Path) -> RuleFile:
             where=str(path),
             hint="convert models lists the models that come with this package",
         ) from error
-    return parse(text, _display(path))
-
-
-def _display(path: Path) -> str:
-    """Return the path as seen from the working directory, when it lies below it."""
-    resolved = path.resolve()
-    return str(resolved.relative_to(Path.cwd()) if resolved.is_relative_to(Path.cwd()) else path)
+    return parse(text, strict_yaml.display_name(path))
 
 
 def parse(text: bytes, name: str) -> RuleFile:
     """Parse the text of a rule file; ``name`` stands for the file in errors. Raises RuleError."""
     document = strict_yaml.parse(text, name)
-    findings = structure.check(document)
+    findings = structure.check(document, "rules")
     if findings:
         raise RuleError.of(findings)
     builder = _Builder(document, [])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import TypeAlias
 
 import yaml
@@ -47,6 +48,12 @@ class Document:
         while path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines[path]}"
+
+
+def display_name(path: FilePath) -> str:
+    """Return the path as seen from the working directory, when it lies below it."""
+    resolved, here = path.resolve(), FilePath.cwd()
+    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else path)
 
 
 def parse(text: bytes, name: str) -> Document:

@@ -15,9 +15,9 @@ from converter.rules.strict_yaml import Document
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list"}
 
 
-def check(document: Document) -> list[Finding]:
-    """Return what is wrong with the structure of a rule file; all of it, in line order."""
-    validator = jsonschema.Draft202012Validator(resources.schema("rules"))
+def check(document: Document, schema: str) -> list[Finding]:
+    """Return what is wrong with the structure of a rule or bundle file, in line order."""
+    validator = jsonschema.Draft202012Validator(resources.schema(schema))
     errors = [_deepest(error) for error in validator.iter_errors(document.value)]
     findings = [finding for error in errors for finding in _findings(document, error)]
     return sorted(findings, key=lambda finding: _line(finding.where))
