@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 from typing import TypeAlias
@@ -11,14 +11,19 @@ from typing import TypeAlias
 from converter.finding import Finding
 
 _NUMBER = re.compile(r"(?<![0-9])(0|[1-9][0-9]*)(?![0-9])")
+_ESCAPED = re.compile(r"[#\\]")
 
 Numbers: TypeAlias = tuple[int, ...]
+Texts: TypeAlias = tuple[str, ...]
 Box: TypeAlias = tuple[Numbers, ...]
 
 
 def skeleton(name: str) -> str:
-    """Return ``name`` with ``#`` for every number that is not padded with zeros."""
-    return _NUMBER.sub("#", name)
+    """Return ``name`` with ``#`` for every number that is not padded with zeros.
+
+    Names of equal skeletons differ in nothing but these numbers: a ``#`` of the name is escaped.
+    """
+    return _NUMBER.sub("#", _ESCAPED.sub(r"\\\g<0>", name))
 
 
 def numbers(name: str) -> Numbers:
@@ -31,10 +36,13 @@ def fold_names(names: Iterable[str]) -> list[str]:
 
     Several numbers fold together only where every combination of them is present.
     """
-    groups: dict[str, set[Numbers]] = {}
+    groups: dict[str, tuple[Texts, set[Numbers]]] = {}
     for name in names:
-        groups.setdefault(skeleton(name), set()).add(numbers(name))
-    return [_write(shape, box) for shape, tuples in groups.items() for box in _boxes(tuples)]
+        shape = skeleton(name)
+        if shape not in groups:
+            groups[shape] = (tuple(_NUMBER.split(name)[::2]), set())
+        groups[shape][1].add(numbers(name))
+    return [_write(texts, box) for texts, tuples in groups.values() for box in _boxes(tuples)]
 
 
 def fold_findings(findings: Iterable[Finding]) -> list[Finding]:
@@ -73,10 +81,10 @@ def _boxes(tuples: set[Numbers]) -> list[Box]:
     return [(tuple(values), *box) for boxes, values in firsts.items() for box in boxes]
 
 
-def _write(shape: str, box: Sequence[Numbers]) -> str:
-    pieces = shape.split("#")
-    written = [pieces[0]]
-    for values, piece in zip(box, pieces[1:], strict=True):
+def _write(texts: Texts, box: Box) -> str:
+    """Write sets of numbers between the texts that stand around them."""
+    written = [texts[0]]
+    for values, text in zip(box, texts[1:], strict=True):
         folded = fold_numbers(values)
-        written += [folded if len(values) == 1 else f"{{{folded}}}", piece]
+        written += [folded if len(values) == 1 else f"{{{folded}}}", text]
     return "".join(written)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
 from converter.finding import closest
-from converter.fold import Numbers, fold_numbers, numbers, skeleton
+from converter.fold import fold_names, skeleton
 
 _SAMPLE = 20
+_SHOWN = 3
+_MOST_COMPARED = 20_000  # pairs of names; beyond it likeness would take seconds to find
+_PADDING = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
-def option_hint(expected: Collection[str], scope: str, found: Collection[str]) -> str | None:
-    """Say which prefix option would make the expected names fit a source that has none of them.
+def option_hint(
+    expected: Collection[str], found: Collection[str], *, scope: str, source_prefix: str
+) -> str | None:
+    """Say which option would make the expected names fit a source that has none of them.
 
-    ``scope`` is the prefix that the rule file puts before its names.
+    ``source_prefix`` and then ``scope`` are what the expected names begin with.
     """
+    expected = [name.removeprefix(source_prefix) for name in expected]
+    if source_prefix and any(name in found for name in expected):
+        return f"no name of the source begins with {source_prefix!r}: leave --source-prefix out"
     prefix = _common_prefix(expected, found)
     if prefix:
         return f"the names of the source begin with {prefix!r}: add --source-prefix {prefix}"
@@ -42,49 +50,47 @@ def _common_prefix(expected: Iterable[str], found: Collection[str]) -> str | Non
     return best[0][0] if best and best[0][1] * 2 > len(sample) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """Expected and unexpected names by their skeletons, to say how they differ."""
+def neighbour_hints(
+    expected: Iterable[str], missing: Iterable[str], unexpected: Iterable[str]
+) -> dict[str, str]:
+    """Say of missing names what the source has instead, and of unexpected ones what rules name.
 
-    expected: Mapping[str, set[Numbers]]
-    unexpected: Mapping[str, set[Numbers]]
-
-    @classmethod
-    def of(cls, expected: Iterable[str], unexpected: Iterable[str]) -> Neighbours:
-        """Group both sides by skeleton."""
-        return cls(_by_skeleton(expected), _by_skeleton(unexpected))
-
-    def of_missing(self, name: str) -> str | None:
-        """Say what in the source may be meant by an expected name that is missing."""
-        shape = skeleton(name)
-        if shape in self.unexpected:
-            return f"the source has the numbers {_numbers_apart(name, self.unexpected[shape])} here"
-        near = closest(shape, self.unexpected)
-        return f"the source has {near!r}, which no rule names" if near else None
-
-    def of_unexpected(self, name: str) -> str | None:
-        """Say what a name that no rule takes may have been meant as."""
-        shape = skeleton(name)
-        if shape in self.expected:
-            return (
-                f"the rules count {_numbers_apart(name, self.expected[shape])} here; "
-                "set the dim if the model really has more"
-            )
-        near = closest(shape, self.expected)
-        return f"the rules name {near!r}" if near else None
+    Names that differ in their numbers only share one hint. Returns name → hint, for those names
+    that have one.
+    """
+    wanted, absent, stray = map(_by_skeleton, (expected, missing, unexpected))
+    hints: dict[str, str] = {}
+    for shape, names in absent.items():
+        near = shape if shape in stray else _near(shape, absent, stray)
+        if near is not None:
+            hint = f"the source has {_pattern(stray[near])}, which no rule names"
+            hints.update(dict.fromkeys(names, hint))
+    for shape, names in stray.items():
+        unpadded = skeleton(_PADDING.sub("", names[0]))
+        if shape in wanted:
+            hint = f"the rules name {_pattern(wanted[shape])}: set the dim if the model has more"
+        elif unpadded in wanted:
+            hint = f"the rules name {_pattern(wanted[unpadded])}, without leading zeros"
+        elif (near := _near(shape, stray, wanted)) is not None:
+            hint = f"the rules name {_pattern(wanted[near])}"
+        else:
+            continue
+        hints.update(dict.fromkeys(names, hint))
+    return hints
 
 
-def _by_skeleton(names: Iterable[str]) -> dict[str, set[Numbers]]:
-    groups: dict[str, set[Numbers]] = {}
+def _by_skeleton(names: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(skeleton(name), set()).add(numbers(name))
+        groups.setdefault(skeleton(name), []).append(name)
     return groups
 
 
-def _numbers_apart(name: str, others: set[Numbers]) -> str:
-    """Return the numbers that stand in ``others`` where those of ``name`` are not among them."""
-    for place, number in enumerate(numbers(name)):
-        there = {other[place] for other in others}
-        if number not in there:
-            return fold_numbers(there)
-    return "of other combinations"
+def _near(shape: str, here: Collection[str], there: Collection[str]) -> str | None:
+    return closest(shape, there) if len(here) * len(there) <= _MOST_COMPARED else None
+
+
+def _pattern(names: Iterable[str]) -> str:
+    patterns = fold_names(names)
+    shown = ", ".join(map(repr, patterns[:_SHOWN]))
+    return f"{shown} and others" if len(patterns) > _SHOWN else shown

@@ -67,7 +67,7 @@ class BundleFile:
 def load(path: Path) -> BundleFile:
     """Read and parse a bundle file. Raises RuleError, with all findings."""
     try:
-        text = path.read_bytes()
+        text = strict_yaml.read(path)
     except OSError as error:
         what = f"the bundle file cannot be read: {error.strerror}"
         raise RuleError(what, where=str(path)) from error

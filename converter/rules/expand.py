@@ -11,7 +11,8 @@ from converter.canonical import TENSOR_NAME
 from converter.errors import RuleError, StepError
 from converter.finding import Finding
 from converter.rules.expression import Expression, Value
-from converter.rules.rule_file import Alias, Drop, Repeat, Rule, RuleFile, StepCall
+from converter.rules.indices import MAX_VALUES, index_range, index_values, with_bounds
+from converter.rules.rule_file import Alias, Drop, Repeat, Rule, RuleFile, StepCall, Target
 from converter.rules.settings import Settings
 from converter.rules.template import Template
 from converter.spec import Shape, TensorSpec
@@ -20,19 +21,37 @@ from converter.steps.chain import infer_chain, preimage_chain
 from converter.steps.step import Step
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One rule for one value of each of its indices.
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """All that a unit is but names, shared by the units of a rule for which it is the same.
 
-    ``sources`` are whole names; ``source_shapes`` is what the declared target shapes say that the
-    sources must have, or None where the steps leave that open.
+    ``shapes`` are those that the rule declares for its targets; ``source_shapes`` are those that
+    the sources must then have, or None where the steps leave that open.
     """
 
     rule: Rule
-    sources: tuple[str, ...]
     steps: tuple[Step, ...]
-    targets: tuple[tuple[str, Shape], ...]
+    shapes: tuple[Shape, ...]
     source_shapes: tuple[Shape, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One rule for one value of each of its indices: whole names of sources and of targets."""
+
+    form: Form
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that this is one repetition of."""
+        return self.form.rule
+
+    @property
+    def targets(self) -> tuple[tuple[str, Shape], ...]:
+        """The names of the targets, each with its declared shape."""
+        return tuple(zip(self.names, self.form.shapes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +111,7 @@ class _Expander:
         self.settings = settings
         self.prefix = settings.source_prefix + settings.scope.prefix
         self.findings: list[Finding] = []
-        self.steps: dict[tuple[object, ...], Step] = {}
+        self.left = MAX_VALUES
 
     def all_units(self) -> Iterator[Unit]:
         """Yield units in execution order: consecutive rules over one index, index by index."""
@@ -107,9 +126,17 @@ class _Expander:
         return next((name for name in rule.repeat.ranges if name in needed), None)
 
     def units(self, rule: Rule, first: str | None) -> Iterator[tuple[Any, Unit]]:
+        listed = _listed_indices(rule)
+        shaping = sorted(with_bounds(rule.repeat.ranges, _shaping(rule) | listed) - listed)
+        forms: dict[tuple[Value, ...], Form] = {}
         try:
-            for chosen in self.assignments(rule.repeat, _mentioned(rule), _listed_indices(rule)):
-                yield (chosen.values[first] if first else 0), self.unit(rule, chosen)
+            for chosen in self.assignments(rule.repeat, _mentioned(rule), listed):
+                sources = self.source_names(rule, chosen)
+                names = self.target_names(rule, chosen)
+                key = tuple(chosen.values[index] for index in shaping)
+                if key not in forms:
+                    forms[key] = self.form(rule, chosen, len(sources), names)
+                yield (chosen.values[first] if first else 0), Unit(forms[key], sources, names)
         except RuleError as error:
             self.note(error, rule.line)
 
@@ -124,34 +151,35 @@ class _Expander:
         """Yield every choice of the indices and sets mentioned, but for those that are listed."""
         needed = _needed(repeat, mentioned, listed)
         sets = [name for name in repeat.sets if name in needed]
-        words = self.settings.words
-        for values in self.index_values(repeat, [n for n in repeat.ranges if n in needed]):
-            if repeat.when is not None and not repeat.when.evaluate(values):
-                continue
-            for pairs in product(*(repeat.sets[name].items() for name in sets)):
-                chosen = dict(zip(sets, pairs, strict=True))
-                yield _Assignment(
-                    values=values,
-                    source_texts={**words, **{name: pair[0] for name, pair in chosen.items()}},
-                    target_texts={name: pair[1] for name, pair in chosen.items()},
-                )
-
-    def index_values(self, repeat: Repeat, names: list[str]) -> Iterator[dict[str, Value]]:
-        def extend(values: dict[str, Value], left: list[str]) -> Iterator[dict[str, Value]]:
-            if not left:
-                yield values
+        indices = [name for name in repeat.ranges if name in needed]
+        texts = []
+        for pairs in product(*(repeat.sets[name].items() for name in sets)):
+            before, after = (
+                {s: p[side] for s, p in zip(sets, pairs, strict=True)} for side in (0, 1)
+            )
+            texts.append(({**self.settings.words, **before}, after))
+        when = repeat.when
+        if when is not None and when.names.isdisjoint(repeat.ranges):
+            if not when.evaluate(self.settings.dims):
                 return
-            for number in _range(repeat, left[0], values):
-                yield from extend({**values, left[0]: number}, left[1:])
+            when = None
+        for values in index_values(repeat.ranges, indices, self.settings.dims):
+            if when is not None and not when.evaluate(values):
+                continue
+            for source_texts, target_texts in texts:
+                self.count()
+                yield _Assignment(values, source_texts, target_texts)
 
-        yield from extend(dict(self.settings.dims), names)
-
-    def unit(self, rule: Rule, chosen: _Assignment) -> Unit:
-        sources = self.source_names(rule, chosen)
-        steps = tuple(self.step(call, chosen) for call in rule.steps)
-        targets = self.targets(rule, chosen)
-        shapes = self.source_shapes(rule, len(sources), steps, targets)
-        return Unit(rule, sources, steps, targets, shapes)
+    def count(self) -> None:
+        """Count one repetition; there is an end to them, whatever the dims."""
+        self.left -= 1
+        if self.left < 0:
+            raise RuleError(
+                "the indices have too many values",
+                code="range",
+                expected=f"at most {MAX_VALUES:,} repetitions of all rules together",
+                hint="look for a dim that is too large",
+            )
 
     def source_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
         return tuple(
@@ -160,41 +188,64 @@ class _Expander:
             for values in _listed(rule.repeat, rule.gather, chosen.values)
         )
 
-    def targets(self, rule: Rule, chosen: _Assignment) -> tuple[tuple[str, Shape], ...]:
-        found = []
-        for target in rule.targets:
-            for values in _listed(rule.repeat, rule.scatter, chosen.values):
-                name = target.name.fill(values, chosen.target_texts)
-                shape = tuple(length.evaluate(values) for length in target.shape)
-                if not TENSOR_NAME.fullmatch(name) or min(shape, default=0) < 0:
-                    raise RuleError(
-                        "not a canonical tensor",
-                        code="target",
-                        where=self.rule_file.where(target.line),
-                        tensor=name,
-                        expected="letters, digits and _ . - in the name; no negative length",
-                        got=f"{name} {list(shape)}",
-                    )
-                found.append((name, shape))
-        return tuple(found)
+    def target_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
+        names = tuple(
+            target.name.fill(values, chosen.target_texts)
+            for target in rule.targets
+            for values in _listed(rule.repeat, rule.scatter, chosen.values)
+        )
+        for name in names:
+            if not TENSOR_NAME.fullmatch(name):
+                raise RuleError(
+                    "not the name of a canonical tensor",
+                    code="target",
+                    tensor=name,
+                    expected="1 to 512 letters, digits and _ . -, of which . and - not first",
+                    got=repr(name),
+                )
+        return names
+
+    def form(self, rule: Rule, chosen: _Assignment, sources: int, names: tuple[str, ...]) -> Form:
+        steps = tuple(self.step(call, chosen) for call in rule.steps)
+        shapes = tuple(
+            self.shape(target, values)
+            for target in rule.targets
+            for values in _listed(rule.repeat, rule.scatter, chosen.values)
+        )
+        targets = tuple(zip(names, shapes, strict=True))
+        return Form(rule, steps, shapes, self.source_shapes(rule, sources, steps, targets))
+
+    def shape(self, target: Target, values: Mapping[str, Value]) -> Shape:
+        where = self.rule_file.where(target.line)
+        try:
+            shape = tuple(length.evaluate(values) for length in target.shape)
+        except RuleError as error:
+            raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
+        if min(shape, default=0) < 0:
+            raise RuleError(
+                "a shape with a negative length",
+                code="target",
+                where=where,
+                tensor=target.name.text,
+                expected="0 or more",
+                got=str(list(shape)),
+            )
+        return shape
 
     def step(self, call: StepCall, chosen: _Assignment) -> Step:
         parameters: dict[str, object] = {}
-        for name, value in call.parameters.items():
-            if isinstance(value, Expression):
-                parameters[name] = value.evaluate(chosen.values)
-            elif isinstance(value, tuple):
-                parameters[name] = tuple(item.evaluate(chosen.values) for item in value)
-            else:
-                parameters[name] = value
-        key = (call.name, *parameters.items())
-        if key not in self.steps:
-            try:
-                self.steps[key] = build(call.name, parameters)
-            except RuleError as error:
-                where = self.rule_file.where(call.line)
-                raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
-        return self.steps[key]
+        try:
+            for name, value in call.parameters.items():
+                if isinstance(value, Expression):
+                    parameters[name] = value.evaluate(chosen.values)
+                elif isinstance(value, tuple):
+                    parameters[name] = tuple(item.evaluate(chosen.values) for item in value)
+                else:
+                    parameters[name] = value
+            return build(call.name, parameters)
+        except RuleError as error:
+            where = self.rule_file.where(call.line)
+            raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
 
     def source_shapes(
         self,
@@ -260,19 +311,24 @@ class _Expander:
                 self.note(error, alias.line)
 
     def all_allowed(self) -> Iterator[str]:
-        for template, repeat in self.rule_file.allow_nan:
+        for allowed in self.rule_file.allow_nan:
             try:
-                for chosen in self.assignments(repeat, template.names):
-                    yield template.fill(chosen.values, chosen.target_texts)
+                for chosen in self.assignments(allowed.repeat, allowed.name.names):
+                    yield allowed.name.fill(chosen.values, chosen.target_texts)
             except RuleError as error:
-                self.note(error, 1)
+                self.note(error, allowed.line)
 
 
 def _mentioned(rule: Rule) -> frozenset[str]:
     """Return every name that the placeholders, shapes and parameters of a rule mention."""
-    parts = [template.names for template in rule.sources]
-    for target in rule.targets:
-        parts += [target.name.names, *(length.names for length in target.shape)]
+    sources = (template.names for template in rule.sources)
+    targets = (target.name.names for target in rule.targets)
+    return _shaping(rule).union(*sources, *targets)
+
+
+def _shaping(rule: Rule) -> frozenset[str]:
+    """Return every name that the shapes and parameters of a rule mention."""
+    parts = [length.names for target in rule.targets for length in target.shape]
     for call in rule.steps:
         for value in call.parameters.values():
             items = value if isinstance(value, tuple) else (value,)
@@ -285,25 +341,11 @@ def _listed_indices(rule: Rule) -> frozenset[str]:
     return frozenset(index for index in (rule.gather, rule.scatter) if index is not None)
 
 
-def _needed(repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str]) -> set[str]:
+def _needed(repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str]) -> frozenset[str]:
     """Return the indices and sets to repeat over: those mentioned, and those their ranges need."""
-    needed = {name for name in mentioned if name in repeat.ranges or name in repeat.sets}
     if repeat.when is not None:
-        needed |= repeat.when.names & repeat.ranges.keys()
-    while True:
-        more = {
-            bound
-            for name in needed & repeat.ranges.keys()
-            for bound in repeat.ranges[name].names & repeat.ranges.keys()
-        }
-        if more <= needed:
-            return needed - listed
-        needed |= more
-
-
-def _range(repeat: Repeat, name: str, values: Mapping[str, Value]) -> range:
-    bounds = repeat.ranges[name]
-    return range(bounds.first.evaluate(values), bounds.last.evaluate(values) + 1)
+        mentioned |= repeat.when.names & repeat.ranges.keys()
+    return (with_bounds(repeat.ranges, mentioned) | (mentioned & repeat.sets.keys())) - listed
 
 
 def _listed(
@@ -313,5 +355,5 @@ def _listed(
     if index is None:
         yield values
         return
-    for number in _range(repeat, index, values):
+    for number in index_range(repeat.ranges[index], values):
         yield {**values, index: number}

@@ -45,11 +45,11 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "len": len,
-    "sum": sum,
-    "prod": math.prod,
-    "min": min,
-    "max": max,
+    "len": lambda items: len(_list(items)),
+    "sum": lambda items: sum(_numbers(items)),
+    "prod": lambda items: math.prod(_numbers(items)),
+    "min": lambda *items: min(_numbers(*items)),
+    "max": lambda *items: max(_numbers(*items)),
 }
 
 
@@ -69,7 +69,16 @@ class Expression:
         """
         result = self._run(values)
         if not isinstance(result, int):
-            raise RuleError(f"{self.text!r} is a list, not a number", code="expression")
+            raise RuleError(
+                f"{self.text!r} is a list, not a number",
+                code="expression",
+                expected="one number, such as that of list[i], len(list) or sum(list)",
+                got=str(result),
+            )
+        if abs(result) > _LIMIT:
+            raise RuleError(
+                f"{self.text!r} is too large a number", code="expression", expected="62 bits"
+            )
         return int(result)
 
     def _run(self, values: Values) -> Any:
@@ -81,10 +90,16 @@ class Expression:
             raise RuleError(
                 f"{name!r} in {self.text!r} is no dim, derived name or index that holds here",
                 code="unknown-name",
-                hint=f"did you mean {near!r}?" if near else "declare it under dims",
+                expected=f"one of {', '.join(values) or 'none: there are none'}",
+                got=repr(name),
+                hint=f"did you mean {near!r}?" if near else "declare it, or correct the name",
             ) from error
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise RuleError(f"{self.text!r} has no value: {error}", code="expression") from error
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise RuleError(
+                f"{self.text!r} has no value: {error}",
+                code="expression",
+                got=", ".join(f"{name} = {values[name]}" for name in sorted(self.names)) or None,
+            ) from error
 
 
 @functools.cache
@@ -125,20 +140,24 @@ def _compile(node: ast.expr, text: str, names: set[str]) -> _Closure:
             return lambda values: _bounded(apply, a(values), b(values))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             inner = _compile(operand, text, names)
-            return lambda values: -inner(values)
+            return lambda values: -_number(inner(values))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             inner = _compile(operand, text, names)
-            return lambda values: not inner(values)
+            return lambda values: not _number(inner(values))
         case ast.BoolOp(op=op, values=parts):
             terms = [_compile(part, text, names) for part in parts]
             decide = all if isinstance(op, ast.And) else any
-            return lambda values: decide(term(values) for term in terms)
+            return lambda values: decide(_number(term(values)) for term in terms)
         case ast.Compare():
             return _compile_comparison(node, text, names)
-        case ast.Subscript(value=ast.Name() | ast.Subscript() as target, slice=index):
+        case ast.Subscript(
+            value=ast.Name() | ast.Attribute() | ast.Subscript() as target, slice=index
+        ):
             items, position = _compile(target, text, names), _compile(index, text, names)
             return lambda values: _item(items(values), position(values))
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if (
+            name in _FUNCTIONS and (len(arguments) == 1 or (arguments and name in ("min", "max")))
+        ):
             function = _FUNCTIONS[name]
             inputs = [_compile(argument, text, names) for argument in arguments]
             return lambda values: function(*(value(values) for value in inputs))
@@ -152,29 +171,52 @@ def _compile_comparison(node: ast.Compare, text: str, names: set[str]) -> _Closu
     tests = [_COMPARE[type(op)] for op in node.ops]
 
     def compare(values: Values) -> bool:
-        numbers = [term(values) for term in terms]
-        return all(test(a, b) for test, a, b in zip(tests, numbers, numbers[1:], strict=False))
+        operands = [term(values) for term in terms]
+        pairs = zip(tests, operands, operands[1:], strict=False)
+        return all(test(*_comparable(test, a, b)) for test, a, b in pairs)
 
     return compare
 
 
+def _comparable(test: Callable[[Any, Any], bool], left: Any, right: Any) -> tuple[Any, Any]:
+    """Return both operands: numbers, or for equality also two lists, texts or tables."""
+    if test in (operator.eq, operator.ne) and not isinstance(left, int):
+        if type(left) is not type(right):
+            raise TypeError("they are of different kinds")
+        return left, right
+    return _number(left), _number(right)
+
+
 def _bounded(apply: Callable[[Any, Any], Any], left: Any, right: Any) -> int:
-    if not isinstance(left, int) or not isinstance(right, int):
-        raise TypeError("a list is not a number")
-    if apply is operator.pow and not 0 <= right <= 64:
+    if apply is operator.pow and not 0 <= _number(right) <= 64:
         raise ValueError(f"the exponent {right} is not between 0 and 64")
-    result = apply(left, right)
+    result = apply(_number(left), _number(right))
     if abs(result) > _LIMIT:
         raise ValueError("the result does not fit in 62 bits")
     return int(result)
 
 
 def _item(items: Any, position: Any) -> Any:
-    if not isinstance(items, list):
-        raise TypeError("only a list can be indexed")
-    if not 0 <= position < len(items):
+    if not 0 <= _number(position) < len(_list(items)):
         raise IndexError(f"index {position} is outside a list of {len(items)}")
     return items[position]
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError("a list is not a number")
+    return value
+
+
+def _numbers(*items: Any) -> list[int]:
+    """Return several numbers, or those of one list."""
+    return [_number(item) for item in (items if len(items) > 1 else _list(*items))]
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("a number is not a list")
+    return value
 
 
 def _not_an_expression(text: str) -> RuleError:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from converter.errors import PlanError, RuleError
-from converter.finding import Finding
+from converter.finding import Finding, closest
+from converter.fold import fold_findings
 from converter.rules.expand import Expansion, expand
-from converter.rules.rule_file import RuleFile
+from converter.rules.rule_file import RuleFile, Scope
 from converter.rules.settings import Settings
 
 
 def lint(rule_file: RuleFile, settings: Settings) -> tuple[Finding, ...]:
     """Return what is wrong with a rule file by itself, under these settings."""
-    return _all_findings(rule_file, expand(rule_file, settings))
+    return _all_findings(rule_file, settings, expand(rule_file, settings))
 
 
 def expand_checked(rule_file: RuleFile, settings: Settings) -> Expansion:
@@ -23,29 +25,70 @@ def expand_checked(rule_file: RuleFile, settings: Settings) -> Expansion:
     the fault may be theirs.
     """
     expansion = expand(rule_file, settings)
-    findings = _all_findings(rule_file, expansion)
+    findings = _all_findings(rule_file, settings, expansion)
     if findings:
         raise (RuleError if settings.own_dims else PlanError).of(findings)
     return expansion
 
 
-def _all_findings(rule_file: RuleFile, expansion: Expansion) -> tuple[Finding, ...]:
-    return (
+def _all_findings(
+    rule_file: RuleFile, settings: Settings, expansion: Expansion
+) -> tuple[Finding, ...]:
+    found = (
         *expansion.findings,
         *_sources_used_twice(rule_file, expansion),
+        *_sources_out_of_scope(rule_file, settings, expansion),
         *_targets_made_twice(rule_file, expansion),
         *_names_of_nothing(rule_file, expansion),
     )
+    return tuple(fold_findings(found))
 
 
 def _sources_used_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:
     claims = [(name, unit.rule.line) for unit in expansion.units for name in unit.sources]
     claims += [(drop.name, drop.drop.line) for drop in expansion.drops if drop.count is None]
-    return _collisions(rule_file, claims, "one source tensor is used twice")
+    yield from _collisions(rule_file, claims, "one source tensor is used twice")
+    rests = sorted((d.name, d.drop.line) for d in expansion.drops if d.count is not None)
+    for (first, line), (second, other) in pairwise(rests):
+        if second.startswith(first):
+            yield Finding(
+                "collision",
+                "one source tensor is dropped twice",
+                rule_file.where(other),
+                tensor=f"{second}**",
+                expected="each name exactly once",
+                got=f"{first}** at {rule_file.where(line)}",
+                hint="let one of the two stand for all of them",
+            )
+
+
+def _sources_out_of_scope(
+    rule_file: RuleFile, settings: Settings, expansion: Expansion
+) -> Iterator[Finding]:
+    claims = [(name, unit.rule.line) for unit in expansion.units for name in unit.sources]
+    claims += [(drop.name, drop.drop.line) for drop in expansion.drops]
+    scope, prefix = settings.scope, settings.source_prefix
+    for name, line in claims:
+        if not scope.holds(name.removeprefix(prefix)):
+            yield Finding(
+                "out-of-scope",
+                "a source tensor that is out of scope",
+                rule_file.where(line),
+                tensor=name,
+                expected="names in scope: " + _scope_text(scope),
+                got="a name beyond it",
+                hint="widen the scope, or leave the name to the model that it belongs to",
+            )
+
+
+def _scope_text(scope: Scope) -> str:
+    if scope.excluded:
+        return f"all but those that begin with {', '.join(scope.excluded)}"
+    return f"those that begin with {', '.join(scope.prefixes)}"
 
 
 def _targets_made_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:
-    claims = [(name, unit.rule.line) for unit in expansion.units for name, _ in unit.targets]
+    claims = [(name, unit.rule.line) for unit in expansion.units for name in unit.names]
     claims += [(alias.name, alias.alias.line) for alias in expansion.aliases]
     return _collisions(rule_file, claims, "two sources for one target")
 
@@ -69,21 +112,30 @@ def _collisions(
 
 
 def _names_of_nothing(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:
-    made = {name for unit in expansion.units for name, _ in unit.targets}
+    made = {name for unit in expansion.units for name in unit.names}
     for alias in expansion.aliases:
         if alias.of not in made:
-            yield Finding(
+            yield _names_nothing(
                 "alias",
-                "an alias of no canonical tensor",
+                f"{alias.name} is an alias of no canonical tensor",
+                alias.of,
                 rule_file.where(alias.alias.line),
-                tensor=alias.of,
-                expected="a name that a rule produces",
+                made,
             )
     for name in sorted(expansion.allow_nan - made):
-        yield Finding(
-            "allow-nan",
-            "allow_nan names no canonical tensor",
-            rule_file.name,
-            tensor=name,
-            expected="a name that a rule produces",
+        yield _names_nothing(
+            "allow-nan", "allow_nan names no canonical tensor", name, rule_file.name, made
         )
+
+
+def _names_nothing(code: str, what: str, name: str, where: str, made: Iterable[str]) -> Finding:
+    near = closest(name, made)
+    return Finding(
+        code,
+        what,
+        where,
+        tensor=name,
+        expected="a name that a rule produces",
+        got="no rule produces it",
+        hint=f"did you mean {near!r}?" if near else "correct the name, or its when",
+    )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.errors import RuleError
 from converter.finding import Finding
-from converter.manifest import Dim
-from converter.rules import expression, strict_yaml, structure, template
+from converter.rules import expression, names, strict_yaml, structure, template
 from converter.rules.expression import Expression
 from converter.rules.rule_file import (
     Alias,
+    Allowed,
+    Derived,
     Drop,
     Parameter,
     Range,
@@ -32,11 +34,12 @@ from converter.rules.strict_yaml import Document
 from converter.rules.strict_yaml import Path as YamlPath
 from converter.rules.template import Template
 from converter.steps.build import parameters
+from converter.steps.dtypes import NUMERIC, NUMERIC_TEXT
 
 T = TypeVar("T")
 
-# Facts of audio that are a dim of the network too, and so may be given as an expression.
-_AUDIO_SIZES = frozenset({"n_mels"})
+# Facts of audio that the dims of the network settle, and so may be given as an expression.
+_AUDIO_SIZES = frozenset({"n_mels", "n_fft", "win_length", "hop_length", "pad_samples"})
 
 
 def load(path: Path) -> RuleFile:
@@ -45,7 +48,7 @@ def load(path: Path) -> RuleFile:
     Raises RuleError, with all findings, when the file cannot be read or is wrong by itself.
     """
     try:
-        text = path.read_bytes()
+        text = strict_yaml.read(path)
     except OSError as error:
         raise RuleError(
             f"the rule file cannot be read: {error.strerror}",
@@ -63,8 +66,9 @@ def parse(text: bytes, name: str) -> RuleFile:
         raise RuleError.of(findings)
     builder = _Builder(document, [])
     rule_file = builder.rule_file(hashlib.sha256(text).hexdigest())
-    if builder.findings:
-        raise RuleError.of(builder.findings)
+    findings = [*builder.findings, *names.check(rule_file, document)]
+    if findings:
+        raise RuleError.of(findings)
     return rule_file
 
 
@@ -89,14 +93,14 @@ class _Builder:
             about=top.get("about", ""),
             scope=_scope(top.get("scope")),
             dtypes=tuple(top["dtypes"]),
-            dims={
-                key: self.dim(value, ("dims", key)) for key, value in top.get("dims", {}).items()
-            },
+            dims=top.get("dims", {}),
             derived={
                 key: self.derived(value, ("derived", key))
                 for key, value in top.get("derived", {}).items()
             },
-            require=self.each(top, "require", self.requirement),
+            require=self.each(
+                top, "require", lambda item, path: self.requirement(item, path, ranges)
+            ),
             words=top.get("words", {}),
             variants={
                 axis: {name: _variant(item or {}) for name, item in choices.items()}
@@ -115,61 +119,55 @@ class _Builder:
             allow_nan=self.each(
                 top,
                 "allow_nan",
-                lambda item, path: (self.template(item, path), Repeat(ranges, sets)),
+                lambda item, path: Allowed(
+                    self.line(path), self.template(item, path), Repeat(ranges, sets)
+                ),
             ),
         )
 
     def each(self, top: Any, key: str, build: Callable[[Any, YamlPath], T]) -> tuple[T, ...]:
-        """Build every item of a list; an item that fails leaves a finding and is skipped."""
-        built = []
-        for number, item in enumerate(top.get(key, ())):
-            try:
-                built.append(build(item, (key, number)))
-            except RuleError as error:
-                self.findings.extend(error.findings)
-        return tuple(built)
+        return tuple(build(item, (key, number)) for number, item in enumerate(top.get(key, ())))
 
-    def at(self, path: YamlPath, parse: Callable[[], T]) -> T:
-        """Run ``parse`` and put the line of ``path`` on the error it may raise."""
+    def parsed(self, parse: Callable[[str], T], text: str, path: YamlPath, instead: str) -> T:
+        """Return ``parse(text)``; when it fails, leave a finding and go on with ``instead``."""
         try:
-            return parse()
+            return parse(text)
         except RuleError as error:
-            finding = error.findings[0]
-            raise RuleError(
-                finding.what,
-                code=finding.code,
-                where=self.document.where(path),
-                expected=finding.expected,
-                got=finding.got,
-                hint=finding.hint,
-            ) from error
+            where = self.document.where(path)
+            self.findings.extend(replace(finding, where=where) for finding in error.findings)
+            return parse(instead)
+
+    def note(
+        self,
+        code: str,
+        what: str,
+        path: YamlPath,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        where = self.document.where(path)
+        self.findings.append(Finding(code, what, where, expected=expected, got=got, hint=hint))
 
     def line(self, path: YamlPath) -> int:
-        return int(self.document.where(path).rpartition(":")[2])
+        return self.document.line(path)
 
     def expression(self, value: Any, path: YamlPath) -> Expression:
         if isinstance(value, int):
             return expression.constant(value)
-        return self.at(path, lambda: expression.parse(value))
+        return self.parsed(expression.parse, value, path, "0")
 
     def expressions(self, values: Any, path: YamlPath) -> tuple[Expression, ...]:
         return tuple(self.expression(value, (*path, n)) for n, value in enumerate(values))
 
-    def dim(self, value: Any, path: YamlPath) -> Dim:
+    def derived(self, value: Any, path: YamlPath) -> Derived:
         if isinstance(value, list):
-            return [self.dim(item, (*path, n)) for n, item in enumerate(value)]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        where = self.document.where(path)
-        raise RuleError("a dim is a whole number, or a list of them", where=where, got=repr(value))
-
-    def derived(self, value: Any, path: YamlPath) -> Expression | tuple[Expression, ...]:
-        if isinstance(value, list):
-            return self.expressions(value, path)
-        return self.expression(value, path)
+            return Derived(self.line(path), self.expressions(value, path))
+        return Derived(self.line(path), self.expression(value, path))
 
     def template(self, text: str, path: YamlPath) -> Template:
-        return self.at(path, lambda: template.parse(text))
+        return self.parsed(template.parse, text, path, "_")
 
     def templates(self, value: Any, path: YamlPath) -> tuple[Template, ...]:
         if isinstance(value, str):
@@ -177,10 +175,11 @@ class _Builder:
         return tuple(self.template(text, (*path, n)) for n, text in enumerate(value))
 
     def range(self, value: Any, path: YamlPath) -> Range:
+        line = self.line(path)
         if isinstance(value, str) and ".." in value:
             first, _, last = value.partition("..")
-            return Range(self.expression(first, path), self.expression(last, path))
-        return Range(expression.constant(0), expression.before(self.expression(value, path)))
+            return Range(line, self.expression(first, path), self.expression(last, path))
+        return Range(line, expression.constant(0), expression.before(self.expression(value, path)))
 
     def ranges(self, items: Any, path: YamlPath) -> dict[str, Range]:
         return {name: self.range(value, (*path, name)) for name, value in items.items()}
@@ -229,7 +228,7 @@ class _Builder:
 
     def step(self, item: Any, path: YamlPath) -> StepCall:
         name, values = (item, {}) if isinstance(item, str) else next(iter(item.items()))
-        kinds = self.at(path, lambda: parameters(name))
+        kinds = parameters(name)
         built: dict[str, Parameter] = {}
         for key, value in (values or {}).items():
             here = (*path, name, key)
@@ -242,22 +241,30 @@ class _Builder:
         return StepCall(name, built, self.line(path))
 
     def stand_in(self, value: Any, dtypes: tuple[str, ...], path: YamlPath) -> StandIn:
-        if isinstance(value, dict):
-            return StandIn(value["fill"], value["dtype"])
-        if len(dtypes) != 1:
-            raise RuleError(
+        named = isinstance(value, dict)
+        fill, dtype = (value["fill"], value["dtype"]) if named else (value, dtypes[0])
+        if not named and len(dtypes) != 1:
+            self.note(
+                "absent-dtype",
                 "what stands in for an absent tensor has no dtype",
-                code="absent-dtype",
-                where=self.document.where(path),
+                path,
                 expected="one dtype",
                 got=f"the rule accepts {', '.join(dtypes)}",
-                hint=f"name it: absent: {{fill: {value}, dtype: {dtypes[0]}}}",
+                hint=f"name it: absent: {{fill: {fill}, dtype: {dtype}}}",
             )
-        return StandIn(value, dtypes[0])
+        elif dtype not in NUMERIC:
+            self.note(
+                "absent-dtype",
+                f"no {fill} of {dtype} can be made to stand in for an absent tensor",
+                path,
+                expected=NUMERIC_TEXT,
+                got=dtype,
+            )
+        return StandIn(fill, dtype)
 
-    def requirement(self, item: Any, path: YamlPath) -> Requirement:
+    def requirement(self, item: Any, path: YamlPath, ranges: Mapping[str, Range]) -> Requirement:
         that = self.expression(item["that"], (*path, "that"))
-        return Requirement(self.line(path), that, item["because"])
+        return Requirement(self.line(path), that, item["because"], ranges)
 
     def alias(
         self, item: Any, path: YamlPath, ranges: Mapping[str, Range], sets: Mapping[str, Any]
@@ -276,11 +283,21 @@ class _Builder:
         name, count, expect = item["name"], item.get("count"), item.get("expect")
         rest = isinstance(name, str) and name.endswith("**")
         if rest != (count is not None):
-            raise RuleError(
+            self.note(
+                "drop-count",
                 "a name that ends in ** and a count belong together",
-                code="drop-count",
-                where=self.document.where(path),
+                path,
+                expected="both or neither",
+                got=f"name: {name}" if rest else f"count: {count}",
                 hint="state how many tensors the ** stands for: count: N",
+            )
+        if rest and re.search(r"[0-9}]\*\*$", name):
+            self.note(
+                "drop-count",
+                "a number before ** also stands for all longer numbers that begin with it",
+                path,
+                expected="a dot, or other text, between a number and **",
+                got=name,
             )
         equals = expect["equals"] if isinstance(expect, dict) else None
         return Drop(
@@ -307,9 +324,9 @@ def _scope(value: Any) -> Scope:
     if value is None:
         return Scope()
     if isinstance(value, str):
-        return Scope((value,))
+        return Scope.of_prefix(value)
     if isinstance(value, list):
-        return Scope(tuple(value))
+        return Scope(prefixes=tuple(value))
     return Scope(excluded=tuple(value["except"]))
 
 

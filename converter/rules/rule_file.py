@@ -18,6 +18,7 @@ Fill = Literal["zeros", "ones"]
 class Range:
     """The integers ``first`` to ``last``, both included."""
 
+    line: int
     first: Expression
     last: Expression
 
@@ -31,17 +32,18 @@ class Range:
 class Scope:
     """Which tensors of a source belong to the model: prefixes, or all but some prefixes.
 
-    ``prefix`` is what source names are written without: the scope itself when it is one prefix,
-    nothing otherwise.
+    ``prefix`` is what source names are written without: the scope itself when it is stated as one
+    prefix, nothing otherwise.
     """
 
+    prefix: str = ""
     prefixes: tuple[str, ...] = ("",)
     excluded: tuple[str, ...] = ()
 
-    @property
-    def prefix(self) -> str:
-        """The text that every name of a rule file is written without."""
-        return self.prefixes[0] if len(self.prefixes) == 1 else ""
+    @classmethod
+    def of_prefix(cls, prefix: str) -> Scope:
+        """Return the scope of all names that begin with ``prefix``, written without it."""
+        return cls(prefix, (prefix,))
 
     def holds(self, name: str) -> bool:
         """Whether a source name is in scope."""
@@ -126,12 +128,30 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """A name for the value of an expression, or for those of a list of them."""
+
+    line: int
+    value: Expression | tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Canonical tensors that may hold NaN or infinity."""
+
+    line: int
+    name: Template
+    repeat: Repeat
+
+
+@dataclass(frozen=True, slots=True)
 class Requirement:
-    """A condition on the dims, and its reason."""
+    """A condition on the dims, and its reason; it holds for all values of what it indexes by."""
 
     line: int
     that: Expression
     because: str
+    ranges: Mapping[str, Range]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +181,7 @@ class RuleFile:
     scope: Scope
     dtypes: tuple[str, ...]
     dims: Mapping[str, Dim]
-    derived: Mapping[str, Expression | tuple[Expression, ...]]
+    derived: Mapping[str, Derived]
     require: tuple[Requirement, ...]
     words: Mapping[str, str]
     variants: Mapping[str, Mapping[str, Variant]]
@@ -170,7 +190,7 @@ class RuleFile:
     rules: tuple[Rule, ...]
     aliases: tuple[Alias, ...]
     drops: tuple[Drop, ...]
-    allow_nan: tuple[tuple[Template, Repeat], ...]
+    allow_nan: tuple[Allowed, ...]
 
     def where(self, line: int) -> str:
         """Return ``file:line``."""

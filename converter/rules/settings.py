@@ -9,7 +9,8 @@ from converter.errors import PlanError, RuleError, UsageError
 from converter.finding import Finding, closest
 from converter.manifest import Dim, Scalar
 from converter.rules.expression import Expression, Value
-from converter.rules.rule_file import RuleFile, Scope, Variant
+from converter.rules.indices import index_values, with_bounds
+from converter.rules.rule_file import Derived, Requirement, RuleFile, Scope, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ def resolve(
         _check_dim(rule_file, name, value)
     values.update(overrides)
     fault = _derive(rule_file, values)
+    audio: dict[str, Scalar] = {}
+    try:
+        audio = _audio(rule_file, values)
+    except RuleError as error:
+        fault = fault or replace(error.findings[0], where=rule_file.name)
     if broken := _broken_requirements(rule_file, values):
         raise PlanError.of(broken)
     if fault is not None:
@@ -59,8 +65,8 @@ def resolve(
         variant=names,
         dims=values,
         words=words,
-        audio=_audio(rule_file, values),
-        scope=found_scope if scope is None else Scope((scope,)),
+        audio=audio,
+        scope=found_scope if scope is None else Scope.of_prefix(scope),
         source_prefix=source_prefix,
         own_dims=not overrides,
         options=_options(scope, source_prefix),
@@ -68,11 +74,14 @@ def resolve(
 
 
 def choices(rule_file: RuleFile) -> Iterator[tuple[str, ...]]:
-    """Yield choices of variants that use every variant: each in turn, the first of other axes."""
-    first = {axis: next(iter(variants)) for axis, variants in rule_file.variants.items()}
-    yield tuple(first.values())
+    """Yield choices that use every variant: each in turn, with the defaults of other axes."""
+    plain = {
+        axis: min(variants.items(), key=lambda item: not item[1].is_default)[0]
+        for axis, variants in rule_file.variants.items()
+    }
+    yield tuple(plain.values())
     for axis, variants in rule_file.variants.items():
-        yield from (tuple({**first, axis: name}.values()) for name in list(variants)[1:])
+        yield from (tuple({**plain, axis: n}.values()) for n in variants if n != plain[axis])
 
 
 def _options(scope: str | None, source_prefix: str) -> dict[str, str]:
@@ -124,10 +133,13 @@ def _override(
     dims, words, scope = dict(rule_file.dims), dict(rule_file.words), rule_file.scope
     taken: dict[str, str] = {}
     for name, choice in zip(names, chosen, strict=True):
-        overridden = [*choice.dims, *choice.words, *(["scope"] if choice.scope else [])]
+        overridden = [*choice.dims, *choice.words, *(["the scope"] if choice.scope else [])]
         for what in overridden:
             if taken.setdefault(what, name) != name:
-                raise UsageError(f"the variants {taken[what]!r} and {name!r} both set {what!r}")
+                raise UsageError(
+                    f"the variants {taken[what]!r} and {name!r} both set {what}",
+                    hint="choose one of them",
+                )
         dims.update(choice.dims)
         words.update(choice.words)
         scope = choice.scope or scope
@@ -157,7 +169,7 @@ def _depth(value: Dim) -> int:
     """Return how deeply lists nest. Raises UsageError for what is not a whole number ≥ 0."""
     if isinstance(value, list):
         return 1 + max((_depth(item) for item in value), default=0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if type(value) is not int or value < 0:
         raise UsageError("a dim is a whole number, or a list of them", got=repr(value))
     return 0
 
@@ -168,41 +180,54 @@ def _derive(rule_file: RuleFile, values: dict[str, Dim]) -> Finding | None:
         try:
             values[name] = _value(derived, values)
         except RuleError as error:
-            return replace(error.findings[0], where=rule_file.name, got=f"derived: {name}")
+            return replace(error.findings[0], where=rule_file.where(derived.line))
     return None
 
 
-def _value(derived: Expression | tuple[Expression, ...], values: Mapping[str, Value]) -> Dim:
-    if isinstance(derived, tuple):
-        return [item.evaluate(values) for item in derived]
-    return derived.evaluate(values)
+def _value(derived: Derived, values: Mapping[str, Value]) -> Dim:
+    if isinstance(derived.value, tuple):
+        return [item.evaluate(values) for item in derived.value]
+    return derived.value.evaluate(values)
 
 
 def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list[Finding]:
     """Return a finding for each requirement that does not hold, as far as its values are known."""
     findings = []
     for requirement in rule_file.require:
-        names = requirement.that.names
+        indices = with_bounds(requirement.ranges, requirement.that.names)
+        bounds = (requirement.ranges[index].names for index in indices)
+        names = requirement.that.names.union(*bounds) - indices
         if not names <= values.keys() and names <= {*values, *rule_file.derived}:
             continue
         try:
-            holds = bool(requirement.that.evaluate(values))
+            breach = _breach(requirement, indices, values)
         except RuleError as error:
             where = rule_file.where(requirement.line)
             findings.append(replace(error.findings[0], where=where))
             continue
-        if not holds:
+        if breach is not None:
             findings.append(
                 Finding(
                     "require",
                     f"the dims break a requirement: {requirement.because}",
                     rule_file.where(requirement.line),
                     expected=requirement.that.text,
-                    got=", ".join(f"{name} = {values[name]}" for name in sorted(names)),
+                    got=", ".join(f"{name} = {breach[name]}" for name in sorted(breach)),
                     hint="set dims that fit with --set or --dims",
                 )
             )
     return findings
+
+
+def _breach(
+    requirement: Requirement, indices: frozenset[str], values: Mapping[str, Dim]
+) -> dict[str, Value] | None:
+    """Return what is mentioned where the requirement first does not hold, or None."""
+    order = [name for name in requirement.ranges if name in indices]
+    for chosen in index_values(requirement.ranges, order, values):
+        if not requirement.that.evaluate(chosen):
+            return {name: chosen[name] for name in requirement.that.names}
+    return None
 
 
 def _audio(rule_file: RuleFile, values: Mapping[str, Dim]) -> dict[str, Scalar]:

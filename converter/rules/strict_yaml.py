@@ -6,6 +6,8 @@ until it is quoted. Duplicate keys, anchors, aliases, tags and merge keys are er
 
 from __future__ import annotations
 
+import errno
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +34,9 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _TRAP = re.compile(
     r"[-+]?0[0-9_]+|0[oxb][0-9a-fA-F_]+|[-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?"
     r"|[-+]?[0-9]+(?::[0-9]{1,2})+(?:\.[0-9]*)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"
 )
+_MAX_DIGITS = 300  # more than any number that is meant; a float64 has at most 309 before the point
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,27 @@ class Document:
 
     def where(self, path: Path) -> str:
         """Return ``file:line`` of the value at ``path``, or of the nearest value that holds it."""
+        return f"{self.name}:{self.line(path)}"
+
+    def line(self, path: Path) -> int:
+        """Return the line of the value at ``path``, or of the nearest value that holds it."""
         while path not in self.lines:
             path = path[:-1]
-        return f"{self.name}:{self.lines[path]}"
+        return self.lines[path]
 
 
 def display_name(path: FilePath) -> str:
     """Return the path as seen from the working directory, when it lies below it."""
     resolved, here = path.resolve(), FilePath.cwd()
     return str(resolved.relative_to(here) if resolved.is_relative_to(here) else path)
+
+
+def read(path: FilePath) -> bytes:
+    """Return the bytes of a file, as far as ``parse`` needs them; raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def parse(text: bytes, name: str) -> Document:
@@ -63,23 +79,29 @@ def parse(text: bytes, name: str) -> Document:
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RuleError(f"not UTF-8: {error}", where=name) from error
+        line = text.count(b"\n", 0, error.start) + 1
+        raise RuleError(f"not UTF-8: {error}", code="yaml", where=f"{name}:{line}") from error
+    lines = decoded.split("\n")
     try:
-        reader = _Reader(name, yaml.parse(decoded, Loader=yaml.BaseLoader))
+        loader = yaml.BaseLoader(decoded)
+    except yaml.reader.ReaderError as error:
+        line = decoded.count("\n", 0, error.position)
+        raise _not_yaml(name, lines, line, f"the character {chr(error.character)!a}") from error
+    try:
+        reader = _Reader(name, iter(loader.get_event, None))
         return Document(name, reader.document(), reader.lines)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(name, decoded, error) from error
-    except yaml.YAMLError as error:
-        raise RuleError(f"not YAML: {error}", code="yaml", where=name) from error
+        mark = error.problem_mark or error.context_mark
+        what = str(error.problem or error.context)
+        raise _not_yaml(name, lines, mark.line if mark else 0, what) from error
+    except (ValueError, OverflowError) as error:  # escapes and directives that stand for no text
+        raise _not_yaml(name, lines, loader.line, str(error)) from error
 
 
-def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> RuleError:
-    mark = error.problem_mark or error.context_mark
-    number = mark.line if mark else 0
-    lines = text.splitlines() or [""]
+def _not_yaml(name: str, lines: list[str], number: int, what: str) -> RuleError:
     line = lines[min(number, len(lines) - 1)].strip()
     return RuleError(
-        f"not YAML: {error.problem or error.context}",
+        f"not YAML: {what}",
         code="yaml",
         where=f"{name}:{number + 1}",
         got=line,
@@ -89,6 +111,10 @@ def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> RuleErro
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _is_nothing(event: yaml.Event) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.style is None and not event.value
 
 
 class _Reader:
@@ -101,8 +127,11 @@ class _Reader:
 
     def document(self) -> Plain:
         next(self.events)
-        if isinstance(next(self.events), yaml.StreamEndEvent):
-            raise RuleError("the file is empty", where=self.name)
+        start = next(self.events)
+        if not isinstance(start, yaml.DocumentStartEvent):
+            raise RuleError("the file is empty", code="yaml", where=f"{self.name}:1")
+        if start.version or start.tags:
+            raise self.error(start, "a directive (%)", hint="leave it out")
         value = self.value(next(self.events), ())
         next(self.events)
         after = next(self.events)
@@ -138,8 +167,9 @@ class _Reader:
                 raise self.error(event, f"the key {key!r} stands twice")
             here = (*path, key)
             self.lines[here] = _line(event)
-            result[key] = self.value(next(self.events), here)
-            if start.flow_style and result[key] is None and len(result) == 1:
+            held = next(self.events)
+            result[key] = self.value(held, here)
+            if start.flow_style and len(result) == 1 and _is_nothing(held):
                 raise self.error(event, f"{{{key}}} is read as a mapping", hint=_QUOTE)
         return result
 
@@ -162,6 +192,8 @@ class _Reader:
 
     def scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
         text = str(event.value)
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise self.error(event, "half a surrogate pair, which is no character")
         if event.style is not None:
             return text
         if text in _NULL:
@@ -174,9 +206,11 @@ class _Reader:
                 f"{text!r} is read differently by different YAML versions",
                 hint="quote it if it is text; else write true, false or a plain decimal number",
             )
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        return float(text) if _FLOAT.fullmatch(text) else text
+        if not _FLOAT.fullmatch(text):
+            return text
+        if len(text) > _MAX_DIGITS or math.isinf(float(text)):
+            raise self.error(event, f"{text:.20}… is too large a number")
+        return int(text) if _INTEGER.fullmatch(text) else float(text)
 
     def error(
         self, event: yaml.Event, what: str, *, expected: str | None = None, hint: str | None = None

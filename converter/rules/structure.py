@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jsonschema
@@ -11,16 +11,24 @@ from jsonschema.exceptions import ValidationError, relevance
 from converter import resources
 from converter.finding import Finding, closest
 from converter.rules.strict_yaml import Document
+from converter.steps import STEPS
 
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list"}
 
 
 def check(document: Document, schema: str) -> list[Finding]:
     """Return what is wrong with the structure of a rule or bundle file, in line order."""
-    validator = jsonschema.Draft202012Validator(resources.schema(schema))
-    errors = [_deepest(error) for error in validator.iter_errors(document.value)]
-    findings = [finding for error in errors for finding in _findings(document, error)]
-    return sorted(findings, key=lambda finding: _line(finding.where))
+    errors = [_deepest(error) for error in _validator(schema).iter_errors(document.value)]
+    found = dict.fromkeys(finding for error in errors for finding in _findings(document, error))
+    return sorted(found, key=lambda finding: _line(finding.where))
+
+
+def _validator(schema: str) -> Any:
+    """Return a validator to which 4.0 is no integer, unlike to JSON Schema."""
+    draft = jsonschema.Draft202012Validator
+    types = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    extend: Any = jsonschema.validators.extend
+    return extend(draft, type_checker=types)(resources.schema(schema))
 
 
 def _line(where: str | None) -> int:
@@ -36,14 +44,19 @@ def _deepest(error: ValidationError) -> ValidationError:
 
 def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
     path = tuple(error.absolute_path)
+    instance: Any = error.instance
+    if "propertyNames" in error.absolute_schema_path:
+        path = (*path, instance)
     where = document.where(path)
     if error.validator == "additionalProperties":
         yield from _unknown_fields(document, error)
-    elif error.validator == "required":
+    elif error.validator == "required":  # an error of its own for every field that is missing
         required: Any = error.validator_value
-        instance: Any = error.instance
-        missing = next(key for key in required if key not in instance)
-        yield Finding("field", f"{_place(path)} lacks the field {missing!r}", where)
+        for missing in required:
+            if missing not in instance:
+                yield Finding("field", f"{_place(path)} lacks the field {missing!r}", where)
+    elif path[-2:-1] == ("steps",) and isinstance(instance, str) and instance not in STEPS:
+        yield _unknown_step(instance, where, STEPS)
     else:
         yield Finding(
             "field",
@@ -63,14 +76,31 @@ def _unknown_fields(document: Document, error: ValidationError) -> Iterator[Find
     for key in instance:
         if key in known:
             continue
+        where = document.where((*path, key))
+        if is_step:
+            yield _unknown_step(key, where, known)
+            continue
         near = closest(key, known)
         yield Finding(
-            "unknown-step" if is_step else "unknown-field",
-            f"unknown step {key!r}" if is_step else f"{_place(path)} has no field {key!r}",
-            document.where((*path, key)),
+            "unknown-field",
+            f"{_place(path)} has no field {key!r}",
+            where,
             expected=f"one of {', '.join(sorted(known))}",
+            got=repr(key),
             hint=f"did you mean {near!r}?" if near else None,
         )
+
+
+def _unknown_step(name: str, where: str, known: Iterable[str]) -> Finding:
+    near = closest(name, known)
+    return Finding(
+        "unknown-step",
+        f"unknown step {name!r}",
+        where,
+        expected=f"one of {', '.join(sorted(known))}",
+        got=repr(name),
+        hint=f"did you mean {near!r}?" if near else None,
+    )
 
 
 def _place(path: tuple[str | int, ...]) -> str:
@@ -89,6 +119,12 @@ def _expected(error: ValidationError) -> str:
             return " or ".join(wanted) if isinstance(wanted, list) else str(wanted)
         case "pattern":
             return str(schema.get("description", f"text matching {wanted}"))
+        case "minItems" | "minLength" | "minProperties" | "minimum":
+            return f"at least {wanted}"
+        case "maxItems" | "maxProperties":
+            return f"at most {wanted}"
+        case "uniqueItems":
+            return "each only once"
         case _:
             return error.message
 

@@ -27,29 +27,31 @@ class Template:
 
     text: str
     names: frozenset[str]
+    holes: tuple[Expression, ...]
     _literals: tuple[str, ...]
-    _holes: tuple[Expression, ...]
 
     def fill(self, values: Values, texts: Texts) -> str:
         """Return the name for these values. Raises RuleError when a placeholder has none."""
         parts = [self._literals[0]]
-        for hole, literal in zip(self._holes, self._literals[1:], strict=True):
-            parts.append(_fill_one(hole, values, texts, self.text))
-            parts.append(literal)
+        for hole, literal in zip(self.holes, self._literals[1:], strict=True):
+            text = texts.get(hole.text)
+            if text is None:
+                number = values.get(hole.text)  # most placeholders are nothing but an index
+                if not isinstance(number, int):
+                    number = hole.evaluate(values)
+                if number < 0:
+                    raise self._negative(hole, number)
+                text = str(number)
+            parts += (text, literal)
         return "".join(parts)
 
-
-def _fill_one(hole: Expression, values: Values, texts: Texts, template: str) -> str:
-    if hole.text in texts:
-        return texts[hole.text]
-    number = hole.evaluate(values)
-    if number < 0:
-        raise RuleError(
-            f"the placeholder {{{hole.text}}} of {template!r} is negative",
+    def _negative(self, hole: Expression, number: int) -> RuleError:
+        return RuleError(
+            f"the placeholder {{{hole.text}}} of {self.text!r} is negative",
             code="negative-index",
+            expected="0 or more",
             got=str(number),
         )
-    return str(number)
 
 
 @functools.cache
@@ -66,6 +68,6 @@ def parse(text: str) -> Template:
             if "*" in text
             else None,
         )
-    parsed = tuple(expression.parse(hole) for hole in holes)
+    parsed = tuple(expression.parse(hole.strip()) for hole in holes)
     names = frozenset().union(*(hole.names for hole in parsed))
-    return Template(text, names, tuple(literals), parsed)
+    return Template(text, names, parsed, tuple(literals))

@@ -3,6 +3,7 @@
     load_model("converted/dit", device="cuda")          an nn.Module in eval mode
     load_into(module, "converted/dit", device="cuda")   the same for a module of your own
     load_tensors("converted/dit", device="cuda")        name → tensor
+    load_bundle("converted/indextts2", device="cuda")   name → nn.Module, for a whole pipeline
     open_canonical("converted/dit").manifest            what it holds and where it came from
 
 It stands on torch and the leaves of this package alone, knows no rules, and guesses nothing. It
@@ -11,6 +12,7 @@ needs a POSIX system.
 
 from __future__ import annotations
 
+from converter.runtime.bundle import load_bundle
 from converter.runtime.directory import CanonicalDirectory, open_canonical
 from converter.runtime.load import load_into, load_model, load_tensors
 from converter.runtime.tensors import Check
@@ -18,6 +20,7 @@ from converter.runtime.tensors import Check
 __all__ = [
     "CanonicalDirectory",
     "Check",
+    "load_bundle",
     "load_into",
     "load_model",
     "load_tensors",

@@ -15,6 +15,7 @@ from converter.runtime.device import resolve_device
 from converter.runtime.directory import OpenDirectory, opened
 from converter.runtime.networks import build_network
 from converter.runtime.tensors import Check, read_tensors, require_check
+from converter.torch_dtypes import TORCH_DTYPES
 
 
 def load_tensors(
@@ -67,7 +68,8 @@ def load_model(
 ) -> nn.Module:
     """Return the network of a canonical directory on ``device``, in eval mode, without gradients.
 
-    It is built from the dims of the manifest, and only if it implements all of its conventions.
+    It is built from the dims of the manifest, and only if it implements all of its conventions;
+    its floating dtypes are those of the files, tensor by tensor.
 
     Raises UsageError when there is no network for the model, or none of these dims, MismatchError
     when conventions differ, and the errors of ``load_into``.
@@ -76,8 +78,19 @@ def load_model(
     target = resolve_device(device)
     with opened(path) as canonical:
         module = build_network(canonical.manifest.model).eval().requires_grad_(False)
+        _take_dtypes(module, canonical.manifest)
         _fill(module, canonical, target, check)
     return module
+
+
+def _take_dtypes(module: nn.Module, manifest: Manifest) -> None:
+    """Give a network on meta the floating dtypes of the files, which its code leaves open."""
+    stored = stored_names(manifest)
+    for name, held in held_names(module).items():
+        if name in stored and isinstance(held, Tensor):
+            dtype = TORCH_DTYPES.get(stored[name].dtype)
+            if dtype is not None and dtype.is_floating_point and held.is_floating_point():
+                held.data = held.data.to(dtype)
 
 
 def _fill(module: nn.Module, canonical: OpenDirectory, device: torch.device, check: Check) -> None:

@@ -75,6 +75,7 @@ def _require_dtypes(canonical: OpenDirectory) -> None:
 
 def _carve(file: OpenFile, memory: Tensor) -> Iterator[tuple[str, Tensor]]:
     for record in file.tensors:
-        begin = record.offset - file.data_begin
+        # An empty tensor lies after the odd ones, where no view of a wider dtype may begin.
+        begin = record.offset - file.data_begin if record.size else 0
         data = memory[begin : begin + record.size]
         yield record.name, data.view(TORCH_DTYPES[record.dtype]).view(record.shape)

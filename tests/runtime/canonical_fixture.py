@@ -11,8 +11,8 @@ from torch import Tensor
 
 from converter import canonical, manifest
 from converter.manifest import FileRecord, Manifest, ModelRecord, TensorRecord
-from converter.torch_dtypes import TORCH_DTYPES
 from converter.spec import TensorSpec
+from converter.torch_dtypes import TORCH_DTYPES
 
 TOY = ModelRecord("toy", "A toy", "nowhere", (), {"width": 4}, {"norm": "none", "scale": 2}, {})
 

@@ -188,7 +188,7 @@ def dit_dims() -> dict[str, int]:
 
 def bert_weights(source: Tensors) -> Tensors:
     """Rename a BERT with legacy names (``bert.``, ``cls.``, ``gamma``, ``beta``) and its heads."""
-    weights = _renamed(source, BERT_RENAMES)
+    weights = renamed(source, BERT_RENAMES)
     weights["mlm_head.decoder.weight"] = weights["token_embedding.weight"]
     return weights
 
@@ -213,7 +213,7 @@ def dit_weights(source: Tensors) -> Tensors:
         thirds = inside.pop(name).chunk(3)
         for word, third in zip(("q", "k", "v"), thirds, strict=True):
             inside[name.replace("wqkv", f"{word}_proj")] = third
-    return _renamed(inside, DIT_RENAMES)
+    return renamed(inside, DIT_RENAMES)
 
 
 def fold_weight_norm(g: Tensor, v: Tensor) -> Tensor:
@@ -232,7 +232,8 @@ def random_weights(module: torch.nn.Module, *, seed: int = 0) -> Tensors:
     }
 
 
-def _renamed(source: Tensors, renames: tuple[tuple[str, str], ...]) -> Tensors:
+def renamed(source: Tensors, renames: tuple[tuple[str, str], ...]) -> Tensors:
+    """Return ``source`` with each of the replacements made in every name, from top to bottom."""
     weights: Tensors = {}
     for name, tensor in source.items():
         for old, new in renames:

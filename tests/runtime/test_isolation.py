@@ -8,7 +8,9 @@ import sys
 
 ALLOWED = {
     "converter",
+    "converter.bundle_record",
     "converter.canonical",
+    "converter.digest",
     "converter.errors",
     "converter.cores",
     "converter.finding",
@@ -18,6 +20,7 @@ ALLOWED = {
     "converter.manifest",
     "converter.positional",
     "converter.runtime",
+    "converter.runtime.bundle",
     "converter.runtime.compare",
     "converter.runtime.device",
     "converter.runtime.directory",
@@ -28,6 +31,7 @@ ALLOWED = {
     "converter.spec",
     "converter.strict_json",
     "converter.torch_dtypes",
+    "converter.typed_json",
 }
 
 

@@ -56,7 +56,7 @@ def test_a_model_without_network_is_refused_with_those_that_have_one(tmp_path: P
     with pytest.raises(UsageError) as caught:
         load_model(path)
     (finding,) = caught.value.findings
-    assert finding.expected == "one of bert, dit, toy"
+    assert finding.expected == f"one of {', '.join(NETWORKS)}"
     assert finding.hint is not None
     assert "load_tensors" in finding.hint
 
@@ -87,3 +87,11 @@ def test_dims_that_are_not_those_of_the_tensors_are_refused(tmp_path: Path) -> N
     with pytest.raises(MismatchError) as caught:
         load_model(path)
     assert [finding.code for finding in caught.value.findings] == ["shape", "shape"]
+
+
+def test_a_network_takes_the_floating_dtypes_of_the_files(tmp_path: Path) -> None:
+    state = {"weight": torch.ones(2, 2, dtype=torch.bfloat16), "bias": torch.ones(2)}
+    toy = replace(TOY, dims={"width": 2}, conventions={"norm": "none", "scale": 1.0})
+    model = load_model(write_canonical(tmp_path / "toy", state, model=toy))
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert dtypes == {"weight": torch.bfloat16, "bias": torch.float32}

@@ -26,6 +26,39 @@ def test_fields_are_read_under_their_own_names() -> None:
     assert read_config(Config, model()) == Config(layers=2, flag=0, eps=1e-5)
 
 
+@dataclass(frozen=True)
+class Lists:
+    rates: tuple[int, ...]
+    dilations: tuple[tuple[int, ...], ...]
+
+
+def lists(rates: Dim, dilations: Dim) -> ModelRecord:
+    return record("small", {"rates": rates, "dilations": dilations}, {})
+
+
+def test_lists_become_tuples_however_they_nest() -> None:
+    assert read_config(Lists, lists([4, 2], [[1, 3], []])) == Lists((4, 2), ((1, 3), ()))
+
+
+@pytest.mark.parametrize(
+    ("rates", "dilations", "name", "expected"),
+    [
+        (4, [[1]], "rates", "a list of integers"),
+        ([[4]], [[1]], "rates", "a list of integers"),
+        ([-4], [[1]], "rates", "a list of integers"),
+        ([4], [1], "dilations", "a list of lists of integers"),
+        ([4], [[1], 3], "dilations", "a list of lists of integers"),
+    ],
+)
+def test_a_list_of_another_kind_is_refused(
+    rates: Dim, dilations: Dim, name: str, expected: str
+) -> None:
+    with pytest.raises(UsageError, match=f"needs the dim '{name}'") as raised:
+        read_config(Lists, lists(rates, dilations))
+    (finding,) = raised.value.findings
+    assert finding.expected == expected
+
+
 def test_a_whole_number_serves_where_a_convention_is_asked_for() -> None:
     eps = read_config(Config, model(eps=1)).eps
     assert isinstance(eps, float)

@@ -8,12 +8,13 @@ takes any positive number.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib import import_module
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from converter.errors import MismatchError, UsageError
 from converter.finding import Finding
@@ -23,7 +24,20 @@ Options: TypeAlias = type[int] | type[float] | Collection[Scalar]
 
 NETWORKS: Mapping[str, str] = {
     "bert": "converter.runtime.networks.bert",
+    "bigvgan": "converter.runtime.networks.bigvgan",
+    "campplus": "converter.runtime.networks.campplus",
+    "conformer": "converter.runtime.networks.conformer",
     "dit": "converter.runtime.networks.dit",
+    "gpt": "converter.runtime.networks.gpt",
+    "gpt-layer": "converter.runtime.networks.gpt_layer",
+    "gpt2": "converter.runtime.networks.gpt2",
+    "length-regulator": "converter.runtime.networks.length_regulator",
+    "perceiver": "converter.runtime.networks.perceiver",
+    "semantic-codec": "converter.runtime.networks.semantic_codec",
+    "soprano-decoder": "converter.runtime.networks.soprano_decoder",
+    "soprano-lm": "converter.runtime.networks.soprano_lm",
+    "wav2vec-bert": "converter.runtime.networks.wav2vec_bert",
+    "wav2vec-bert-stats": "converter.runtime.networks.wav2vec_bert_stats",
 }
 
 
@@ -43,9 +57,28 @@ def build_network(model: ModelRecord) -> nn.Module:
     findings = list(_differences(network.CONVENTIONS, model.conventions, model.name))
     if findings:
         raise MismatchError.of(findings)
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutInitialisers():
         module: nn.Module = network.build(model)
     return module
+
+
+class _WithoutInitialisers(TorchFunctionMode):
+    """Skips random initialisation: no weight of a network that is being built is ever kept.
+
+    On the meta device it computes nothing, but makes torch import its reference implementations,
+    which takes longer than many a load.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _differences(
