@@ -1,0 +1,92 @@
+"""Commands that need no tensors work where torch and numpy are not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import RULES, make_checkpoint
+
+from converter import api
+
+HEADER = Path(__file__).parent / "headers" / "s2mel.json"
+
+BARE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "numpy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from converter.cli import main
+main(sys.argv[1:], prog_name="convert")
+"""
+
+
+def run_bare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in an interpreter that finds neither torch nor numpy."""
+    return subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("source") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint: Path) -> Path:
+    return api.convert(checkpoint, checkpoint.parent / "out", rules=RULES).out
+
+
+def test_the_interpreter_of_these_tests_has_no_torch() -> None:
+    code = BARE.replace("from converter.cli import main\nmain", "import torch\nprint")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "No module named 'torch'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("convert", "--help"),
+        ("models",),
+        ("models", "dit"),
+        ("lint",),
+        ("lint", RULES),
+        ("inspect", HEADER),
+        ("plan", "--model", "dit", "--source-prefix", "net.", "--table", HEADER),
+    ],
+    ids=lambda arguments: " ".join(getattr(argument, "name", argument) for argument in arguments),
+)
+def test_it_needs_no_torch(arguments: tuple[str | Path, ...]) -> None:
+    done = run_bare(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_real_file_is_inspected_and_planned(checkpoint: Path) -> None:
+    assert run_bare("inspect", checkpoint).returncode == 0
+    planned = run_bare("plan", "--rules", RULES, "--json", checkpoint)
+    assert json.loads(planned.stdout)["result"]["totals"]["tensors"] == 10
+
+
+@pytest.mark.parametrize("level", ["header", "full"])
+def test_a_directory_is_verified(level: str, converted: Path) -> None:
+    done = run_bare("verify", "--level", level, converted)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_byte_is_found(converted: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in converted.iterdir():
+        data = file.read_bytes()
+        changed = data[:-1] + bytes([data[-1] ^ 1]) if file.suffix == ".safetensors" else data
+        (copy / file.name).write_bytes(changed)
+    assert run_bare("verify", copy).returncode == 7
