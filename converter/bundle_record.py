@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from converter import strict_json
 from converter.canonical import FORMAT_VERSION
 from converter.errors import SourceError
-from converter.manifest import FileRecord, RulesRecord, Scalar
+from converter.manifest import Dim, FileRecord, RulesRecord, Scalar
+
+Fact: TypeAlias = "Dim | Scalar | Mapping[str, Scalar]"
 
 BUNDLE_NAME = "bundle.json"
 
@@ -36,7 +39,7 @@ class AgreedRecord:
 
     that: str
     because: str
-    values: Mapping[str, int | Mapping[str, Scalar]]
+    values: Mapping[str, Fact]
 
 
 @dataclass(frozen=True, slots=True)

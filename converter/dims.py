@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from converter.manifest import Dim
 from converter.rules import strict_yaml
 from converter.strict_json import parse as parse_json
 
-_INTEGER = re.compile(r"[0-9]{1,18}")
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def read_dims(path: Path | None, assignments: Iterable[str]) -> dict[str, Dim]:
@@ -29,6 +29,32 @@ def read_dims(path: Path | None, assignments: Iterable[str]) -> dict[str, Dim]:
             )
         dims[name.strip()] = _value(name.strip(), value.strip())
     return dims
+
+
+def by_member(dims: Mapping[str, Dim]) -> dict[str, dict[str, Dim]]:
+    """Sort dims named ``member.dim`` by member. Raises UsageError for other names."""
+    members: dict[str, dict[str, Dim]] = {}
+    for name, value in dims.items():
+        member, dot, dim = name.partition(".")
+        if not dot:
+            raise UsageError(
+                "a dim of a bundle needs its member", expected="MEMBER.DIM=N", got=f"{name}={value}"
+            )
+        members.setdefault(member, {})[dim] = value
+    return members
+
+
+def read_prefixes(text: str) -> dict[str, str]:
+    """Read ``source=prefix,source=prefix``. Raises UsageError for anything else."""
+    prefixes = {}
+    for part in filter(None, text.split(",")):
+        source, equals, prefix = part.partition("=")
+        if not equals:
+            raise UsageError(
+                "a prefix of a bundle needs its source", expected="SOURCE=PREFIX", got=part
+            )
+        prefixes[source.strip()] = prefix.strip()
+    return prefixes
 
 
 def _value(name: str, text: str) -> Dim:
@@ -48,7 +74,7 @@ def _value(name: str, text: str) -> Dim:
 
 def _load(path: Path) -> dict[str, Dim]:
     try:
-        document = strict_yaml.parse(path.read_bytes(), str(path))
+        document = strict_yaml.parse(strict_yaml.read(path), str(path))
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except RuleError as error:

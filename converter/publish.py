@@ -17,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from converter.canonical import FILE_NAME, MANIFEST_NAME
+from converter.bundle_record import BUNDLE_NAME
+from converter.canonical import FILE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME
 from converter.errors import ExecutionError
 from converter.positional import open_flags
 from converter.write import io_errors
 
 DIRECTORY_MODE = 0o755
+_BUNDLE_FILES = frozenset({BUNDLE_NAME, SUMS_NAME, SIGNATURE_NAME})
 
 _LISTED = 12
 
@@ -71,6 +73,14 @@ class Staging:
     ) -> None:
         self._stack.close()
 
+    def make_directory(self, name: str) -> Path:
+        """Make a directory inside the staged one and return its path. Raises ExecutionError."""
+        path = self.path / name
+        with io_errors(path):
+            path.mkdir()
+            path.chmod(DIRECTORY_MODE)
+        return path
+
     def publish(self) -> None:
         """Put the directory at ``out`` in one atomic step; its files are on disk already.
 
@@ -79,7 +89,8 @@ class Staging:
         """
         with io_errors(self.out):
             self.path.chmod(DIRECTORY_MODE)
-            _sync_directory(self.path)
+            for folder in (*filter(Path.is_dir, self.path.iterdir()), self.path):
+                _sync_directory(folder)
             if _check_target(self.out, self._overwrite):
                 exchange(self.path, self.out)
             else:
@@ -185,13 +196,23 @@ def _check_target(out: Path, overwrite: bool) -> bool:
         raise _refusal(out, "the target is a file or a link, which is never overwritten")
     if os.path.ismount(out):
         raise _refusal(out, "the target is a mount point, which cannot be replaced")
-    with os.scandir(out) as entries:
-        kinds = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-    if not kinds:
+    names = os.listdir(out)
+    if not names:
         return False
     if not overwrite:
         hint = "give --overwrite to replace it, or name another directory"
         raise _refusal(out, "the target exists and is not empty", hint=hint)
+    if BUNDLE_NAME in names:
+        _check_bundle(out)
+    else:
+        _check_canonical(out)
+    return True
+
+
+def _check_canonical(out: Path) -> None:
+    """Refuse a directory that holds anything but the files of a canonical one."""
+    with os.scandir(out) as entries:
+        kinds = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     strangers = [
         name for name, is_file in kinds.items() if not (is_file and FILE_NAME.fullmatch(name))
     ]
@@ -204,7 +225,17 @@ def _check_target(out: Path, overwrite: bool) -> bool:
             got=", ".join(sorted(strangers)[:_LISTED]) or f"no {MANIFEST_NAME}",
             hint="remove it yourself if nothing in it is needed, or name another directory",
         )
-    return True
+
+
+def _check_bundle(out: Path) -> None:
+    """Refuse a bundle that holds anything but its record and canonical directories."""
+    with os.scandir(out) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _check_canonical(out / entry.name)
+            elif entry.name not in _BUNDLE_FILES or not entry.is_file(follow_symlinks=False):
+                hint = "remove it yourself if it is not needed, or name another directory"
+                raise _refusal(out / entry.name, "not a file of a bundle", hint=hint)
 
 
 def _refusal(out: Path, what: str, hint: str = "name another directory") -> ExecutionError:

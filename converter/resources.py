@@ -20,17 +20,33 @@ def rule_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder("rules").glob("*.yaml"))}
 
 
+def bundle_files() -> dict[str, Path]:
+    """Return the bundles that come with this package: name → bundle file, sorted by name."""
+    return {path.stem: path for path in sorted(_folder("rules").glob("bundles/*.yaml"))}
+
+
 def rule_file(model: str) -> Path:
     """Return the rule file of a model by name. Raises UsageError for a name that is not known."""
-    known = rule_files()
-    if model not in known:
-        near = closest(model, known)
+    return _known("model", model, rule_files(), "give a rule file by path: --rules FILE")
+
+
+def bundle_file(bundle: str) -> Path:
+    """Return the file of a bundle by name or path. Raises UsageError when there is none."""
+    if bundle.endswith(".yaml"):
+        return Path(bundle)
+    hint = "give a bundle file by path: --bundle FILE.yaml"
+    return _known("bundle", bundle, bundle_files(), hint)
+
+
+def _known(what: str, name: str, files: dict[str, Path], hint: str) -> Path:
+    if name not in files:
+        near = closest(name, files)
         raise UsageError(
-            f"unknown model {model!r}",
-            expected=f"one of {', '.join(known)}",
-            hint=f"did you mean {near!r}?" if near else "give a rule file by path: --rules FILE",
+            f"unknown {what} {name!r}",
+            expected=f"one of {', '.join(files)}",
+            hint=f"did you mean {near!r}?" if near else hint,
         )
-    return known[model]
+    return files[name]
 
 
 def schema(name: str) -> dict[str, object]:
