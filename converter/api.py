@@ -10,29 +10,37 @@ Each raises the exceptions of ``converter.errors``; their exit codes are those o
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from converter import bundle as bundling
 from converter import describe as describing
 from converter import plan as planning
-from converter import resources, spec
+from converter import resources
 from converter import verify as verifying
+from converter.bundle import BundleConversion, BundlePlan
+from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import parse_size
 from converter.cores import available_cores
 from converter.describe import Description
-from converter.errors import PlanError, RuleError, UsageError
+from converter.errors import ExecutionError, PlanError, RuleError, UsageError
 from converter.finding import Finding, closest
 from converter.manifest import Dim
 from converter.plan import Plan
+from converter.rules import bundle_file as bundle_files
 from converter.rules import lint as linting
 from converter.rules import parse
 from converter.rules.rule_file import RuleFile
 from converter.rules.settings import Settings, choices, resolve
 from converter.source import open_source
 from converter.spec import Header
+from converter.steps.dtypes import FLOATS
 from converter.verify import Level, Verification
+from converter.verify_bundle import verify_bundle
 
 if TYPE_CHECKING:
     from converter.conversion import Conversion
@@ -46,13 +54,14 @@ class Rules(TypedDict, total=False):
     """Which rules are meant, and for which settings.
 
     Exactly one of ``model`` (a model that comes with this package) and ``rules`` (a rule file).
-    ``variant`` has at most one of each axis; ``dims`` overrides dims; ``scope`` overrides the
-    file's scope by one prefix; ``source_prefix`` stands before every name of the source.
+    ``variant`` has at most one of each axis, as a sequence or as text with commas; ``dims``
+    overrides dims; ``scope`` overrides the file's scope by one prefix; ``source_prefix`` stands
+    before every name of the source.
     """
 
     model: str | None
     rules: PathLike | None
-    variant: Sequence[str]
+    variant: str | Sequence[str]
     dims: Mapping[str, Dim] | None
     scope: str | None
     source_prefix: str
@@ -74,12 +83,13 @@ def convert(
     ``dtype`` is a safetensors dtype for every floating tensor; ``max_shard_size`` is text such as
     ``5GB``; ``jobs`` is the number of workers, by default one per core. Raises any ConverterError.
     """
+    _require_torch()
     from converter.conversion import carry_out
 
     bind = _binder(dtype, max_shard_size, rules)
     with open_source(source) as opened:
         made = bind(opened.header)
-        workers = jobs or available_cores()
+        workers = _workers(jobs)
         return carry_out(
             made, opened, Path(out), jobs=workers, overwrite=overwrite, progress=progress
         )
@@ -102,6 +112,57 @@ def plan(
         return bind(opened.header)
 
 
+def convert_bundle(
+    bundle: str,
+    folder: PathLike,
+    out: PathLike,
+    *,
+    dims: Mapping[str, Mapping[str, Dim]] | None = None,
+    source_prefixes: Mapping[str, str] | None = None,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> BundleConversion:
+    """Convert every member of a bundle from the sources below ``folder``, all or nothing.
+
+    ``bundle`` is the name of one that comes with this package, or the path of a ``.yaml``;
+    ``dims`` overrides dims by member, ``source_prefixes`` the prefix of a source's names. Raises
+    any ConverterError.
+    """
+    _require_torch()
+    with _planned(bundle, folder, dims, source_prefixes) as made:
+        workers = _workers(jobs)
+        return bundling.carry_out(
+            made, Path(out), jobs=workers, overwrite=overwrite, progress=progress
+        )
+
+
+def plan_bundle(
+    bundle: str,
+    folder: PathLike,
+    *,
+    dims: Mapping[str, Mapping[str, Dim]] | None = None,
+    source_prefixes: Mapping[str, str] | None = None,
+) -> BundlePlan:
+    """Return what ``convert_bundle`` would do, from headers alone. Its sources are closed again."""
+    with _planned(bundle, folder, dims, source_prefixes) as made:
+        return made
+
+
+def _planned(
+    bundle: str,
+    folder: PathLike,
+    dims: Mapping[str, Mapping[str, Dim]] | None,
+    source_prefixes: Mapping[str, str] | None,
+) -> AbstractContextManager[BundlePlan]:
+    return bundling.planned(
+        bundle_files.load(resources.bundle_file(bundle)),
+        Path(folder),
+        dims=dims or {},
+        source_prefixes=source_prefixes or {},
+    )
+
+
 def verify(
     directory: PathLike,
     *,
@@ -109,25 +170,27 @@ def verify(
     jobs: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Verification:
-    """Check a canonical directory against its manifest; differences are in the result.
+    """Check a canonical directory, or a bundle of them; differences are in the result.
 
     Raises SourceError when there is no such directory.
     """
-    workers = jobs or available_cores()
-    return verifying.verify(Path(directory), level=level, jobs=workers, progress=progress)
+    path = Path(directory)
+    check = verify_bundle if (path / BUNDLE_NAME).exists() else verifying.verify
+    return check(path, level=level, jobs=jobs or available_cores(), progress=progress)
 
 
 def lint(rules: PathLike) -> tuple[Finding, ...]:
     """Return what is wrong with a rule file by itself, as it stands and under each variant."""
+    found: list[Finding] = []
     try:
         rule_file = parse.load(Path(rules))
-        found = [
-            finding
-            for variant in choices(rule_file)
-            for finding in linting.lint(rule_file, resolve(rule_file, variant=variant))
-        ]
-    except (RuleError, PlanError) as error:
+    except RuleError as error:
         return error.findings
+    for variant in choices(rule_file):
+        try:
+            found += linting.lint(rule_file, resolve(rule_file, variant=variant))
+        except (RuleError, PlanError, UsageError) as error:
+            found += error.findings
     return tuple(dict.fromkeys(found))
 
 
@@ -167,6 +230,8 @@ def _binder(
 
 
 def _resolved(rules: Rules) -> tuple[RuleFile, Settings]:
+    if unknown := sorted(rules.keys() - Rules.__annotations__.keys()):
+        raise TypeError(f"there is no argument {unknown[0]!r}")
     named, path = rules.get("model"), rules.get("rules")
     if (named is None) == (path is None):
         raise UsageError(
@@ -175,9 +240,10 @@ def _resolved(rules: Rules) -> tuple[RuleFile, Settings]:
             hint="convert models lists the models",
         )
     rule_file = model(named) if named is not None else parse.load(Path(path or ""))
+    variant = rules.get("variant", ())
     settings = resolve(
         rule_file,
-        variant=rules.get("variant", ()),
+        variant=variant.split(",") if isinstance(variant, str) else variant,
         dims=rules.get("dims"),
         scope=rules.get("scope"),
         source_prefix=rules.get("source_prefix", ""),
@@ -185,14 +251,28 @@ def _resolved(rules: Rules) -> tuple[RuleFile, Settings]:
     return rule_file, settings
 
 
+def _workers(jobs: int | None) -> int:
+    if jobs is not None and jobs < 1:
+        raise UsageError("the number of workers", expected="1 or more", got=str(jobs))
+    return jobs or available_cores()
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise ExecutionError(
+            "a conversion needs torch, which is not installed",
+            code="torch",
+            hint="pip install torch; inspect, plan, lint, models and verify work without it",
+        )
+
+
 def _float_dtype(name: str) -> str:
     """Return the safetensors spelling of a floating dtype, whatever its case."""
-    known = [key for key, dtype in spec.DTYPES.items() if dtype.kind == "float"]
-    if name.upper() not in known:
-        near = closest(name.upper(), known)
+    if name.upper() not in FLOATS:
+        near = closest(name.upper(), FLOATS)
         raise UsageError(
-            f"{name!r} is not a floating dtype",
-            expected=f"one of {', '.join(known)}",
+            f"{name!r} is not a floating dtype that can be cast to",
+            expected=f"one of {', '.join(FLOATS)}",
             hint=f"did you mean {near}?" if near else None,
         )
     return name.upper()

@@ -41,7 +41,7 @@ FILE_NAME = re.compile(
 
 NamedSpec: TypeAlias = tuple[str, TensorSpec]
 
-_UNIT_BYTES = {"": 1, "B": 1} | {
+_UNIT_BYTES = {"": 1, "B": 1, "kB": 1000} | {
     f"{prefix}{infix}B": base**power
     for power, prefix in enumerate("KMGT", start=1)
     for infix, base in (("", 1000), ("i", 1024))
@@ -83,14 +83,17 @@ def partition(
     A tensor above the limit gets a shard of its own; None means no limit. There is always at
     least one shard.
     """
+    if max_shard_bytes is None:
+        return (tuple(tensors),)
     shards: list[list[NamedSpec]] = [[]]
     filled = 0
     for name, spec in tensors:
-        if max_shard_bytes is not None and shards[-1] and filled + spec.nbytes > max_shard_bytes:
+        size = spec.nbytes
+        if shards[-1] and filled + size > max_shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append((name, spec))
-        filled += spec.nbytes
+        filled += size
     return tuple(map(tuple, shards))
 
 
@@ -101,23 +104,20 @@ def arrange(tensors: Iterable[NamedSpec]) -> tuple[Placement, ...]:
     starts at such a multiple; the others follow by falling power-of-two divisor of their size,
     so that each starts at a multiple of its element size; empty tensors come last, by name.
     """
-    aligned: list[NamedSpec] = []
-    odd: list[NamedSpec] = []
-    empty: list[NamedSpec] = []
+    aligned: list[tuple[str, TensorSpec, int]] = []
+    odd: list[tuple[str, TensorSpec, int]] = []
+    empty: list[tuple[str, TensorSpec, int]] = []
     for name, spec in tensors:
-        if spec.nbytes == 0:
-            empty.append((name, spec))
-        elif spec.nbytes % TENSOR_ALIGNMENT_BYTES == 0:
-            aligned.append((name, spec))
-        else:
-            odd.append((name, spec))
-    odd.sort(key=lambda item: -(item[1].nbytes & -item[1].nbytes))
+        size = spec.nbytes
+        whole = aligned if size % TENSOR_ALIGNMENT_BYTES == 0 else odd
+        (whole if size else empty).append((name, spec, size))
+    odd.sort(key=lambda item: -(item[2] & -item[2]))
     empty.sort(key=lambda item: item[0])
     placements = []
     begin = 0
-    for name, spec in (*aligned, *odd, *empty):
-        placements.append(Placement(name, spec, begin, begin + spec.nbytes))
-        begin += spec.nbytes
+    for name, spec, size in (*aligned, *odd, *empty):
+        placements.append(Placement(name, spec, begin, begin + size))
+        begin += size
     return tuple(placements)
 
 

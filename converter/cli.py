@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from converter import __version__
-from converter.errors import ConverterError
+from converter.errors import ConverterError, ExecutionError, UsageError
+from converter.finding import closest
 
 if TYPE_CHECKING:
     from converter.api import Rules
@@ -29,8 +32,18 @@ class _DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, "-h", "--help", "--version"}:
+            near = None if args[0].startswith("-") else closest(args[0], self.commands)
+            if near and not os.path.exists(args[0]):
+                what = f"{args[0]!r} is neither a command nor a file. Did you mean {near!r}?"
+                raise click.UsageError(what, ctx)
             args = ["convert", *args]
         return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **extra)
 
 
 @click.group(
@@ -56,7 +69,12 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _RULES = _options(
     click.option("--model", metavar="NAME", help="A model that comes with this package."),
     click.option("--rules", type=_FILE, metavar="FILE", help="A rule file, in place of --model."),
-    click.option("--variant", multiple=True, metavar="A,B", help="At most one of each axis."),
+    click.option(
+        "--variant",
+        multiple=True,
+        metavar="A,B",
+        help="Variants of the model, at most one of each axis; models NAME lists them.",
+    ),
     click.option(
         "--set", "sets", multiple=True, metavar="DIM=N", help="Set a dim; a list as 4,2,2."
     ),
@@ -67,6 +85,11 @@ _RULES = _options(
 _LAYOUT = _options(
     click.option("--dtype", metavar="DTYPE", help="Cast every floating tensor, such as to bf16."),
     click.option("--max-shard-size", metavar="SIZE", help="Write files of at most this, as 5GB."),
+)
+_BUNDLE = click.option(
+    "--bundle",
+    metavar="NAME",
+    help="All models of a pipeline, from a folder; --set MEMBER.DIM=N, --source-prefix SOURCE=P.",
 )
 _JOBS = click.option("--jobs", type=click.IntRange(1), metavar="N", help="Workers; else all cores.")
 _QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
@@ -94,6 +117,21 @@ def _rules(
     }
 
 
+def _bundle(bundle: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Gather what ``_RULES`` and ``_LAYOUT`` mean for a bundle; the rest does not apply to one."""
+    from converter.dims import by_member, read_dims, read_prefixes
+
+    dims = by_member(read_dims(options.pop("dims"), options.pop("sets")))
+    prefixes = read_prefixes(options.pop("source_prefix") or "")
+    if given := [name for name, value in options.items() if value]:
+        option = f"--{given[0].replace('_', '-')}"
+        raise UsageError(
+            f"{option} does not apply to a bundle",
+            hint="a bundle file states it for each member; give a bundle file of your own",
+        )
+    return {"bundle": bundle, "dims": dims, "source_prefixes": prefixes}
+
+
 def _reports(command: Callable[..., Report]) -> Callable[..., None]:
     """Print what ``command`` reports, or its error, as text or JSON; leave with the exit code."""
 
@@ -105,7 +143,7 @@ def _reports(command: Callable[..., Report]) -> Callable[..., None]:
         except ConverterError as error:
             report = _failure(error)
         except KeyboardInterrupt:
-            click.echo("interrupted; nothing was left behind", err=True)
+            click.echo("interrupted; no half-written directory is left", err=True)
             sys.exit(_INTERRUPTED)
         _show(report, as_json=as_json)
         sys.exit(report.exit_code)
@@ -122,15 +160,26 @@ def _failure(error: ConverterError) -> Report:
 
 def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(report.as_json())
+        _print(report.as_json())
         return
     if report.text:
-        click.echo(report.text)
+        _print(report.text)
     for finding in report.findings:
         colour = "yellow" if finding.severity == "warning" else "red"
         click.echo(f"{click.style(finding.severity + ':', fg=colour)} {finding.render()}", err=True)
     if report.exit_code and len(report.findings) > 1:
         click.echo(f"{len(report.findings)} findings", err=True)
+
+
+def _print(answer: str) -> None:
+    """Write to stdout; whoever reads a pipe may stop when it has seen enough."""
+    try:
+        click.echo(answer)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"error: the answer cannot be written: {error.strerror}", err=True)
+            sys.exit(ExecutionError.exit_code)
 
 
 @contextmanager
@@ -163,6 +212,7 @@ def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]
 @click.argument("out", type=_FILE)
 @_RULES
 @_LAYOUT
+@_BUNDLE
 @_JOBS
 @click.option("--overwrite", is_flag=True, help="Replace the canonical directory OUT, at once.")
 @_QUIET
@@ -170,29 +220,28 @@ def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]
 def convert(
     source: Path,
     out: Path,
-    dtype: str | None,
-    max_shard_size: str | None,
-    jobs: int | None,
-    overwrite: bool,
+    bundle: str | None,
     quiet: bool,
-    **rules: Any,
+    **options: Any,
 ) -> Report:
     """Convert the checkpoint SOURCE into the canonical directory OUT, complete or not at all.
 
-    SOURCE is a .safetensors file, an .index.json with its shards, or a directory of either.
+    SOURCE is a .safetensors file, an .index.json with its shards, or a directory of either; with
+    --bundle it is the folder of a pipeline's sources.
     """
-    from converter import api, report
+    from converter import api, report, report_bundle
 
+    running = {key: options.pop(key) for key in ("jobs", "overwrite")}
     with _progress("converting", quiet=quiet) as progress:
+        if bundle is not None:
+            chosen = _bundle(bundle, options)
+            made = api.convert_bundle(
+                folder=source, out=out, progress=progress, **running, **chosen
+            )
+            return report_bundle.of_bundle_conversion(made)
+        layout = {key: options.pop(key) for key in ("dtype", "max_shard_size")}
         conversion = api.convert(
-            source,
-            out,
-            dtype=dtype,
-            max_shard_size=max_shard_size,
-            jobs=jobs,
-            overwrite=overwrite,
-            progress=progress,
-            **_rules(**rules),
+            source, out, progress=progress, **layout, **running, **_rules(**options)
         )
     return report.of_conversion(conversion)
 
@@ -201,24 +250,22 @@ def convert(
 @click.argument("source", type=_FILE)
 @_RULES
 @_LAYOUT
+@_BUNDLE
 @click.option("--table", is_flag=True, help="Show source → steps → target with shapes.")
 @click.option("--whole", is_flag=True, help="With --table: a row per tensor, numbers not folded.")
 @_reports
-def plan(
-    source: Path,
-    dtype: str | None,
-    max_shard_size: str | None,
-    table: bool,
-    whole: bool,
-    **rules: Any,
-) -> Report:
+def plan(source: Path, bundle: str | None, table: bool, whole: bool, **options: Any) -> Report:
     """Show what convert would do with SOURCE, from its header alone.
 
     SOURCE may also be a .json of names, dtypes and shapes.
     """
-    from converter import api, report
+    from converter import api, report, report_bundle
 
-    made = api.plan(source, dtype=dtype, max_shard_size=max_shard_size, **_rules(**rules))
+    if bundle is not None:
+        chosen = _bundle(bundle, options)
+        return report_bundle.of_bundle_plan(api.plan_bundle(folder=source, **chosen))
+    layout = {key: options.pop(key) for key in ("dtype", "max_shard_size")}
+    made = api.plan(source, **layout, **_rules(**options))
     return report.of_plan(made, table=table, whole=whole)
 
 
@@ -238,11 +285,10 @@ def verify(directories: tuple[Path, ...], level: Any, jobs: int | None, quiet: b
     """Check canonical DIRECTORIES against their manifests; exit 7 when a byte differs."""
     from converter import api, report
 
-    with _progress("verifying", quiet=quiet) as progress:
-        checked = [
-            api.verify(directory, level=level, jobs=jobs, progress=progress)
-            for directory in directories
-        ]
+    checked = []
+    for directory in directories:
+        with _progress("verifying", quiet=quiet) as progress:
+            checked.append(api.verify(directory, level=level, jobs=jobs, progress=progress))
     return report.of_verification(checked)
 
 

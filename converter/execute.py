@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from converter.canonical import PIECE_BYTES
+from converter.digest import sha256
 from converter.errors import ExecutionError, ValueRefusedError
 from converter.finding import Finding
 from converter.fold import fold_findings
@@ -21,11 +21,17 @@ from converter.plan import Binding, Dropped, Plan
 from converter.source import Source
 from converter.spec import DTYPES, TensorSpec
 from converter.steps.chain import apply_chain
+from converter.steps.constant import Constant
 from converter.steps.dtypes import torch_dtype
-from converter.values import bytes_of, prove, refuse_nonfinite, statistics
+from converter.values import bytes_of, count_nonfinite, disprove, statistics
 
 Write: TypeAlias = Callable[[str, memoryview], None]
 Progress: TypeAlias = Callable[[int, int], None]
+
+_EXPECTED = {
+    "arange": "0, 1, 2 and so on, in row-major order",
+    "lower_triangular": "ones on and below the diagonal of the last two dims, zeros above",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +98,43 @@ class _Worker:
     progress: Progress
 
     def make(self, binding: Binding) -> dict[str, Written]:
-        """Make the targets of one binding; a single renamed tensor is never decoded."""
-        if not binding.steps and len(binding.sources) == 1:
-            data = memoryview(self.source.read(binding.sources[0]))
-            spec = binding.outputs[0]
-            tensor = _decode(data, spec) if DTYPES[spec.dtype].bits >= 8 else None
-            return {binding.targets[0]: self.store(binding.targets[0], data, tensor)}
-        outputs = self.outputs(binding)
-        self.check_promise(binding, outputs)
-        return {
-            name: self.store(name, _encode(tensor), tensor)
-            for name, tensor in zip(binding.targets, outputs, strict=True)
-        }
+        """Make, check and write the targets of one binding."""
+        written: dict[str, Written] = {}
+        findings: list[Finding] = []
+        with self.at(binding.line, ", ".join(binding.sources)):
+            tensors = self.outputs(binding)
+            for name, spec, tensor in zip(binding.targets, binding.outputs, tensors, strict=True):
+                tensor = tensor.contiguous()
+                stats = statistics(tensor) if _has_values(spec) else None
+                if name not in self.plan.allow_nan and (bad := count_nonfinite(tensor, stats)):
+                    findings.append(_nonfinite(name, bad, tensor.numel()))
+                else:
+                    written[name] = self.store(name, tensor, stats)
+            if findings:
+                raise ValueRefusedError.of(findings)
+        return written
+
+    @contextmanager
+    def at(self, line: int, tensor: str) -> Iterator[None]:
+        """Give a refusal its line in the rule file, and the name of a tensor if it has none."""
+        try:
+            yield
+        except ValueRefusedError as error:
+            where = self.plan.rule_file.where(line)
+            raise ValueRefusedError.of(
+                [replace(f, where=where, tensor=f.tensor or tensor) for f in error.findings]
+            ) from error
 
     def outputs(self, binding: Binding) -> Sequence[Tensor]:
+        """Return the targets of a binding; those of a dtype without values as their bytes."""
         if binding.stand_in is not None:
             number = 0 if binding.stand_in.fill == "zeros" else 1
-            return [
-                torch.full(spec.shape, number, dtype=torch_dtype(spec.dtype))
-                for spec in binding.outputs
-            ]
-        inputs = [
-            _decode(memoryview(self.source.read(name)), spec)
-            for name, spec in zip(binding.sources, binding.inputs, strict=True)
-        ]
-        try:
-            return apply_chain(binding.steps, inputs)
-        except ValueRefusedError as error:
-            where = self.plan.rule_file.where(binding.line)
-            tensor = ", ".join(binding.sources)
-            named = [replace(f, where=where, tensor=tensor) for f in error.findings]
-            raise ValueRefusedError.of(named) from error
+            constants = [Constant(number, spec.shape, spec.dtype) for spec in binding.outputs]
+            return [constant.apply(())[0] for constant in constants]
+        outputs = apply_chain(binding.steps, [self.read(name) for name in binding.sources])
+        if binding.steps:
+            self.check_promise(binding, outputs)
+        return outputs
 
     def check_promise(self, binding: Binding, outputs: Sequence[Tensor]) -> None:
         """Raise ExecutionError when the steps made something else than they inferred."""
@@ -138,59 +150,80 @@ class _Worker:
                 got=str(made),
             )
 
-    def store(self, name: str, data: memoryview, tensor: Tensor | None) -> Written:
-        """Check the values of a target, write its bytes, and return its digests and statistics."""
-        stats = None if tensor is None else statistics(tensor)
-        if tensor is not None and tensor.dtype == torch.bool:
-            _check_booleans(name, tensor)
-        if name not in self.plan.allow_nan:
-            refuse_nonfinite(name, stats)
+    def store(self, name: str, tensor: Tensor, stats: Statistics | None) -> Written:
+        """Write the bytes of a target, and return its digests and statistics."""
+        data = bytes_of(tensor).numpy().data
         self.write(name, data)
         starts = range(0, len(data), PIECE_BYTES) if len(data) > PIECE_BYTES else ()
-        written = Written(
-            sha256=hashlib.sha256(data).hexdigest(),
-            pieces=tuple(
-                hashlib.sha256(data[begin : begin + PIECE_BYTES]).hexdigest() for begin in starts
-            ),
-            stats=stats,
-        )
+        pieces = tuple(sha256(data[begin : begin + PIECE_BYTES]) for begin in starts)
         self.progress(len(data), self.plan.total_bytes)
-        return written
+        return Written(sha256(data), pieces, stats)
 
     def prove(self, dropped: Dropped) -> dict[str, Written]:
         """Prove what the rule file says a dropped tensor is."""
-        tensor = self.tensor(dropped.name)
-        twin = None if dropped.equals is None else self.tensor(dropped.equals)
-        assert dropped.expect is not None
-        try:
-            prove(dropped.expect, dropped.name, tensor, twin)
-        except ValueRefusedError as error:
-            where = self.plan.rule_file.where(dropped.line)
-            raise ValueRefusedError.of([replace(f, where=where) for f in error.findings]) from error
+        with self.at(dropped.line, dropped.name):
+            if difference := self.difference(dropped):
+                raise ValueRefusedError(
+                    "a tensor that would be dropped is not what the rule says it is",
+                    code="expect",
+                    expected=_EXPECTED.get(dropped.expect or "", f"the same as {dropped.equals}"),
+                    got=difference,
+                    hint="the network would not rebuild it: keep the tensor, or mend the source",
+                )
         return {}
 
-    def tensor(self, name: str) -> Tensor:
-        return _decode(memoryview(self.source.read(name)), self.source.header[name])
+    def difference(self, dropped: Dropped) -> str | None:
+        """Return how a dropped tensor differs from what the rule file says it is."""
+        spec = self.source.header[dropped.name]
+        if dropped.equals is not None:
+            return _first_difference(*map(self.source.read, (dropped.name, dropped.equals)))
+        if not _has_values(spec):
+            return f"values of {spec.dtype}"
+        return disprove(dropped.expect or "", self.read(dropped.name))
+
+    def read(self, name: str) -> Tensor:
+        """Return a source tensor; raise ValueRefusedError for a boolean that is none."""
+        spec = self.source.header[name]
+        tensor = _decode(self.source.read(name), spec)
+        if spec.dtype == "BOOL" and (wrong := int((tensor.view(torch.uint8) > 1).sum())):
+            raise ValueRefusedError(
+                "a boolean tensor holds bytes other than 0 and 1",
+                code="boolean",
+                tensor=name,
+                expected="0 or 1",
+                got=f"{wrong} of {tensor.numel()} bytes are not",
+                hint="mend the source: what such a byte means depends on who reads it",
+            )
+        return tensor
 
 
-def _decode(data: memoryview, spec: TensorSpec) -> Tensor:
-    dtype = torch_dtype(spec.dtype)
-    if not len(data):
-        return torch.empty(spec.shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype).view(spec.shape)
+def _nonfinite(name: str, count: int, total: int) -> Finding:
+    return Finding(
+        "nonfinite",
+        "the tensor holds NaN or infinity",
+        tensor=name,
+        expected="finite values",
+        got=f"{count} of {total} values are not",
+        hint="mend the source; a rule file may list the name under allow_nan if it is meant",
+    )
 
 
-def _encode(tensor: Tensor) -> memoryview:
-    return bytes_of(tensor).numpy().data
+def _has_values(spec: TensorSpec) -> bool:
+    """Whether torch can take the elements apart: those narrower than a byte are moved whole."""
+    return DTYPES[spec.dtype].bits >= 8
 
 
-def _check_booleans(name: str, tensor: Tensor) -> None:
-    largest = int(tensor.view(torch.uint8).max()) if tensor.numel() else 0
-    if largest > 1:
-        raise ValueRefusedError(
-            "a boolean tensor holds bytes other than 0 and 1",
-            code="boolean",
-            tensor=name,
-            expected="0 or 1",
-            got=str(largest),
-        )
+def _decode(data: bytearray, spec: TensorSpec) -> Tensor:
+    """Return the bytes as a tensor, without a copy; U8 when they cannot be taken apart."""
+    dtype = torch_dtype(spec.dtype) if _has_values(spec) else torch.uint8
+    shape = spec.shape if _has_values(spec) else (len(data),)
+    return (
+        torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
+    )
+
+
+def _first_difference(data: bytearray, twin: bytearray) -> str | None:
+    if data == twin:
+        return None
+    first = next(at for at, (a, b) in enumerate(zip(data, twin, strict=True)) if a != b)
+    return f"another byte at {first} of {len(data)}"

@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from converter import strict_json
 from converter.canonical import FORMAT_VERSION, MANIFEST_NAME
 from converter.errors import SourceError
 from converter.spec import DTYPES, TensorSpec
+from converter.typed_json import (
+    WrongJsonError,
+    mapping,
+    one_of,
+    real,
+    record,
+    scalar,
+    sequence,
+    sha256,
+    size,
+    text,
+)
 
 Dim: TypeAlias = "int | list[Dim]"
-_CHANGED = "the file was changed after it was written; convert the source again"
 Scalar: TypeAlias = "str | int | float | bool | None"
+
+_CHANGED = "the file was changed after it was written; convert the source again"
+_EXCERPT_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,8 @@ class TensorRecord:
 
     ``offset`` and ``size`` are bytes in its file; ``pieces`` are the digests of its consecutive
     pieces of 64 MiB, for tensors larger than one piece; ``sources`` and ``steps`` say what it was
-    made from; ``stats`` is None for empty, boolean and complex tensors.
+    made from; ``stats`` is None for empty, boolean and complex tensors, and for dtypes of less
+    than a byte.
     """
 
     name: str
@@ -90,10 +106,10 @@ class TensorRecord:
     offset: int
     size: int
     sha256: str
-    pieces: tuple[str, ...]
-    sources: tuple[str, ...]
-    steps: tuple[Mapping[str, object], ...]
-    stats: Statistics | None
+    pieces: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    steps: tuple[Mapping[str, object], ...] = ()
+    stats: Statistics | None = None
 
     @property
     def spec(self) -> TensorSpec:
@@ -159,9 +175,9 @@ def total(tensors: Iterable[TensorRecord]) -> Totals:
 def content_digest(tensors: Iterable[TensorRecord]) -> str:
     """Return the sha256 over (name, dtype, shape, sha256) of all tensors, whatever their layout."""
     digest = hashlib.sha256()
-    for record in sorted(tensors, key=lambda record: record.name):
-        shape = ",".join(map(str, record.shape))
-        digest.update(f"{record.name}\t{record.dtype}\t{shape}\t{record.sha256}\n".encode())
+    for tensor in sorted(tensors, key=lambda tensor: tensor.name):
+        shape = ",".join(map(str, tensor.shape))
+        digest.update(f"{tensor.name}\t{tensor.dtype}\t{shape}\t{tensor.sha256}\n".encode())
     return digest.hexdigest()
 
 
@@ -231,128 +247,130 @@ def _spread(value: object) -> str:
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
-def load(text: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
+def load(data: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
     """Read a manifest back; ``where`` names it in errors.
 
     Raises SourceError when it is not strict JSON, of a format version that is not known, or not
-    of the shape that ``dump`` gives.
+    to the byte what ``dump`` writes.
     """
-    document = strict_json.parse(text, where=where)
+    document = strict_json.parse(data, where=where)
     if not isinstance(document, dict) or "format" not in document:
         raise SourceError("not a manifest", where=where, expected="an object with a 'format'")
-    if document["format"] != FORMAT_VERSION or isinstance(document["format"], bool):
+    version = document.pop("format")
+    if version != FORMAT_VERSION or isinstance(version, bool):
         raise SourceError(
             "a format version that this program does not know",
             code="format",
             where=where,
             expected=str(FORMAT_VERSION),
-            got=repr(document["format"]),
+            got=repr(version),
             hint="convert the source again with this version, or install the version that wrote it",
         )
     try:
-        manifest = _from_json(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest = _read_manifest(document)
+        written = dump(manifest)
+    except RecursionError as error:
+        what = "not a manifest: it nests too deeply"
+        raise SourceError(what, code="manifest", where=where, hint=_CHANGED) from error
+    except WrongJsonError as error:
+        place = " / ".join(error.path)
         raise SourceError(
-            f"not a manifest: {type(error).__name__}: {error}",
+            f"not a manifest, at {place}" if place else "not a manifest",
             code="manifest",
             where=where,
+            tensor=error.path[1] if len(error.path) > 1 and error.path[0] == "tensors" else None,
+            expected=error.expected,
+            got=error.got,
             hint=_CHANGED,
         ) from error
-    if dump(manifest) != text:
-        raise SourceError(
-            "not the bytes that this manifest is written as", where=where, hint=_CHANGED
-        )
+    _require_bytes(written, data, where)
     return manifest
 
 
-def _from_json(document: dict[str, object]) -> Manifest:
-    fields = {key: value for key, value in document.items() if key != "format"}
-    rules = _mapping(fields["rules"])
-    built: dict[str, object] = {
-        "tool": ToolRecord(**_strings(fields["tool"])),
-        "model": _model(_mapping(fields["model"])),
-        "rules": RulesRecord(**{**rules, "options": _strings(rules["options"])}),
-        "sources": tuple(_file(item) for item in _sequence(fields["sources"])),
-        "files": tuple(_file(item) for item in _sequence(fields["files"])),
-        "tensors": tuple(
-            _tensor(name, _mapping(item)) for name, item in _mapping(fields["tensors"]).items()
-        ),
-        "aliases": _strings(fields["aliases"]),
-        "dropped": tuple(DropRecord(**_strings(item)) for item in _sequence(fields["dropped"])),
-        "stand_ins": tuple(_stand_in(_mapping(item)) for item in _sequence(fields["stand_ins"])),
-        "out_of_scope": _size(fields["out_of_scope"]),
-        "totals": Totals(**{key: _size(n) for key, n in _mapping(fields["totals"]).items()}),
-        "content_sha256": _text(fields["content_sha256"]),
-    }
-    return Manifest(**{**fields, **built})  # type: ignore[arg-type]
+def first_difference(expected: bytes, got: bytes) -> tuple[int, bytes, bytes]:
+    """Return the number, from 1, of the first line in which two texts differ, and both lines."""
+    pairs = zip_longest(expected.split(b"\n"), got.split(b"\n"))
+    number, pair = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    return number, pair[0] or b"", pair[1] or b""
 
 
-def _model(item: dict[str, Any]) -> ModelRecord:
-    texts = {key: _text(item[key]) for key in ("name", "title", "origin")}
-    mappings = {key: _mapping(item[key]) for key in ("dims", "conventions", "audio")}
-    variant = tuple(_text(name) for name in _sequence(item["variant"]))
-    return ModelRecord(**{**item, **texts, **mappings, "variant": variant})
-
-
-def _tensor(name: str, item: dict[str, Any]) -> TensorRecord:
-    if item["dtype"] not in DTYPES:
-        raise ValueError(f"{name}: unknown dtype {item['dtype']!r}")
-    stats = item.get("stats")
-    return TensorRecord(
-        **{
-            **item,
-            "name": name,
-            "file": _text(item["file"]),
-            "shape": tuple(_size(length) for length in _sequence(item["shape"])),
-            "offset": _size(item["offset"]),
-            "size": _size(item["size"]),
-            "sha256": _text(item["sha256"]),
-            "pieces": tuple(_text(digest) for digest in _sequence(item.get("pieces", []))),
-            "sources": tuple(_text(source) for source in _sequence(item.get("sources", []))),
-            "steps": tuple(_mapping(step) for step in _sequence(item.get("steps", []))),
-            "stats": None if stats is None else Statistics(**_mapping(stats)),
-        }
+def _require_bytes(expected: bytes, got: bytes, where: str) -> None:
+    """Raise SourceError, with the first line that differs, unless both are the same."""
+    if expected == got:
+        return
+    number, want, have = first_difference(expected, got)
+    shorter = min(len(want), len(have))
+    at = next((n for n in range(shorter) if want[n] != have[n]), shorter)
+    raise SourceError(
+        f"not written as a manifest is, from character {at + 1} of this line on",
+        code="manifest",
+        where=f"{where}:{number}",
+        expected=repr(want[at : at + _EXCERPT_BYTES])[1:],
+        got=repr(have[at : at + _EXCERPT_BYTES])[1:],
+        hint=_CHANGED,
     )
 
 
-def _file(item: object) -> FileRecord:
-    record = FileRecord(**_mapping(item))
-    _size(record.size)
-    for text in (record.name, record.sha256):
-        _text(text)
-    return record
+def _dim(value: object) -> Dim:
+    return list(sequence(_dim)(value)) if isinstance(value, list) else size(value)
 
 
-def _stand_in(item: dict[str, Any]) -> StandInRecord:
-    return StandInRecord(**{**item, "sources": tuple(_sequence(item["sources"]))})
+def _parameter(value: object) -> object:
+    return list(sequence(scalar)(value)) if isinstance(value, list) else scalar(value)
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, got {value!r:.60}")
-    return value
+def _tensors(value: object) -> tuple[TensorRecord, ...]:
+    found = mapping(_tensor_fields)(value)
+    return tuple(TensorRecord(name=name, **fields) for name, fields in found.items())
 
 
-def _sequence(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, got {value!r:.60}")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r:.60}")
-    return value
-
-
-def _strings(value: object) -> dict[str, str]:
-    mapping = _mapping(value)
-    if not all(isinstance(item, str) for item in mapping.values()):
-        raise TypeError(f"expected strings, got {mapping!r:.60}")
-    return mapping
-
-
-def _size(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"expected a size, got {value!r:.60}")
-    return value
+_tensor_fields: Callable[[object], dict[str, Any]] = record(
+    dict,
+    optional=("pieces", "sources", "steps", "stats"),
+    file=text,
+    dtype=one_of(DTYPES),
+    shape=sequence(size),
+    offset=size,
+    size=size,
+    sha256=sha256,
+    pieces=sequence(sha256),
+    sources=sequence(text),
+    steps=sequence(mapping(mapping(_parameter))),
+    stats=record(Statistics, mean=real, std=real, min=real, max=real, nonfinite=size),
+)
+_files = sequence(
+    record(
+        FileRecord,
+        optional=("header_sha256",),
+        name=text,
+        size=size,
+        sha256=sha256,
+        header_sha256=sha256,
+    )
+)
+_read_manifest = record(
+    Manifest,
+    tool=record(ToolRecord, name=text, version=text, torch=text),
+    model=record(
+        ModelRecord,
+        name=text,
+        title=text,
+        origin=text,
+        variant=sequence(text),
+        dims=mapping(_dim),
+        conventions=mapping(scalar),
+        audio=mapping(scalar),
+    ),
+    rules=record(RulesRecord, file=text, sha256=sha256, options=mapping(text)),
+    sources=_files,
+    files=_files,
+    tensors=_tensors,
+    aliases=mapping(text),
+    dropped=sequence(
+        record(DropRecord, optional=("proven",), name=text, because=text, proven=text)
+    ),
+    stand_ins=sequence(record(StandInRecord, name=text, value=text, sources=sequence(text))),
+    out_of_scope=size,
+    totals=record(Totals, tensors=size, parameters=size, bytes=size),
+    content_sha256=sha256,
+)

@@ -55,8 +55,8 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
     """Report what a conversion would do; ``table`` adds a row per target, ``whole`` unfolded."""
     targets = plan.targets
     rows = [
-        ("source", f"{plan.used} tensors used, {_leavings(plan)}"),
-        ("target", f"{_amount(_totals(targets))} {_dtypes(targets)}"),
+        ("source", _used(plan)),
+        ("target", f"{amount(_totals(targets))} {_dtypes(targets)}"),
         ("files", ", ".join(shard.file for shard in plan.shards)),
         *_drop_rows(plan),
         *(("alias", f"{name} is {of}") for name, of in plan.aliases.items()),
@@ -84,12 +84,12 @@ def of_conversion(conversion: Conversion) -> Report:
     plan, manifest = conversion.plan, conversion.manifest
     read = sum(file.size for file in manifest.sources)
     written = sum(file.size for file in manifest.files)
-    rate = _size(round((read + written) / max(conversion.seconds, 1e-9)))
+    rate = size_text(round((read + written) / max(conversion.seconds, 1e-9)))
     names = ", ".join(file.name for file in manifest.sources)
     rows = [
-        ("read", f"{names}, {_size(read)}: {plan.used} tensors used, {_leavings(plan)}"),
-        ("made", f"{_amount(manifest.totals)} {_dtypes(plan.targets)}"),
-        ("wrote", f"{conversion.out}, {_size(written)}"),
+        ("read", f"{names}, {size_text(read)}: {_used(plan)}"),
+        ("made", f"{amount(manifest.totals)} {_dtypes(plan.targets)}"),
+        ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
         ("content", f"sha256 {manifest.content_sha256}"),
         *(("stand-in", f"{s.name} is {s.value}: its source is absent") for s in manifest.stand_ins),
@@ -113,15 +113,9 @@ def of_conversion(conversion: Conversion) -> Report:
 def of_verification(verifications: Sequence[Verification]) -> Report:
     """Report the check of some directories; exit code 7 when one does not hold."""
     lines, results = [], []
-    for verification in verifications:
+    for verification in (one for check in verifications for one in (*check.members, check)):
         manifest = verification.manifest
-        what = "not a canonical directory" if manifest is None else _amount(manifest.totals)
-        model = "" if manifest is None else f"{manifest.model.name}, "
-        verdict = "holds" if verification.holds else f"{len(verification.findings)} differences"
-        lines.append(
-            f"{verification.directory}: {model}{what}; "
-            f"{_size(verification.data_bytes)} of data checked: {verdict}"
-        )
+        lines.append(printable(f"{verification.directory}: {_checked(verification)}"))
         results.append(
             {
                 "directory": str(verification.directory),
@@ -136,9 +130,25 @@ def of_verification(verifications: Sequence[Verification]) -> Report:
     return Report("verify", "\n".join(lines), {"directories": results}, findings, exit_code)
 
 
+def _checked(verification: Verification) -> str:
+    manifest, count = verification.manifest, len(verification.members)
+    if manifest is None and not count:
+        return "not a canonical directory"
+    what = f"bundle of {_count(count, 'member')}"
+    if manifest is not None:
+        what = f"{manifest.model.name}, {amount(manifest.totals)}"
+    size = verification.data_bytes
+    read = f"{size_text(size)} of data checked" if size else "no data read"
+    found = verification.findings
+    return f"{what}; {read}: {_count(len(found), 'difference') if found else 'holds'}"
+
+
 def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
     """Report the findings of each rule file; exit code 3 when there are any."""
-    lines = [f"{name}: {len(found) or 'no'} findings" for name, found in files.items()]
+    lines = [
+        printable(f"{name}: {_count(len(found), 'finding') if found else 'no findings'}")
+        for name, found in files.items()
+    ]
     findings = tuple(finding for found in files.values() for finding in found)
     result = {"files": {name: len(found) for name, found in files.items()}}
     return Report("lint", "\n".join(lines), result, findings, 3 if findings else 0)
@@ -147,14 +157,14 @@ def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
 def of_description(path: Path, description: Description, *, whole: bool) -> Report:
     """Report a checkpoint at a glance; ``whole`` lists every name instead of folding numbers."""
     header = description.header
-    title = f"{path}: {_amount(_totals(header))} {_dtypes(header)}"
-    rows = [(f"file {file.name}", _size(file.size_bytes)) for file in description.files]
+    title = printable(f"{path}: {amount(_totals(header))} {_dtypes(header)}")
+    rows = [(f"file {file.name}", size_text(file.size_bytes)) for file in description.files]
     rows += [(f"metadata {key}", value) for key, value in description.metadata.items()]
     if whole:
-        table = [(name, str(spec), _size(spec.nbytes)) for name, spec in header.items()]
+        table = [(name, str(spec), size_text(spec.nbytes)) for name, spec in header.items()]
     else:
         table = [
-            (row.pattern, f"{row.spec} ×{len(row.names)}", _size(row.nbytes))
+            (row.pattern, f"{row.spec} ×{len(row.names)}", size_text(row.nbytes))
             for row in description.rows
         ]
     text = "\n".join([title, *_slots(rows), "", columns(table)])
@@ -224,8 +234,9 @@ def _slots(rows: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def _leavings(plan: Plan) -> str:
-    return f"{len(plan.dropped)} dropped, {plan.out_of_scope} out of scope"
+def _used(plan: Plan) -> str:
+    used = _count(plan.used, "tensor")
+    return f"{used} used, {len(plan.dropped)} dropped, {plan.out_of_scope} out of scope"
 
 
 def _drop_rows(plan: Plan) -> list[tuple[str, str]]:
@@ -233,13 +244,13 @@ def _drop_rows(plan: Plan) -> list[tuple[str, str]]:
     for dropped in plan.dropped:
         reasons.setdefault(dropped.because, []).append(dropped.name)
     return [
-        ("dropped", f"{_count(names)}: {because} ({_sample(fold_names(names))})")
+        ("dropped", f"{_count(len(names), 'tensor')}: {because} ({_sample(fold_names(names))})")
         for because, names in reasons.items()
     ]
 
 
-def _count(names: Sequence[str]) -> str:
-    return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _sample(patterns: Sequence[str]) -> str:
@@ -256,15 +267,18 @@ def _totals(specs: Mapping[str, TensorSpec]) -> Totals:
     )
 
 
-def _amount(totals: Totals) -> str:
-    return f"{totals.tensors} tensors, {totals.parameters:,} parameters, {_size(totals.bytes)}"
+def amount(totals: Totals) -> str:
+    """Return tensors, parameters and size as text."""
+    tensors = _count(totals.tensors, "tensor")
+    return f"{tensors}, {totals.parameters:,} parameters, {size_text(totals.bytes)}"
 
 
 def _dtypes(specs: Mapping[str, TensorSpec]) -> str:
     return "/".join(dict.fromkeys(spec.dtype for spec in specs.values()))
 
 
-def _size(size: float) -> str:
+def size_text(size: float) -> str:
+    """Return a size in bytes as text with a decimal unit."""
     for unit in _UNITS:
         if size < 1000 or unit == _UNITS[-1]:
             break

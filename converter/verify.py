@@ -8,15 +8,16 @@ determined by the manifest too; and ``SHA256SUMS`` covers the manifest. Nothing 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from converter import manifest as manifests
 from converter.canonical import (
+    FILE_NAME,
     INDEX_NAME,
     MANIFEST_NAME,
     PIECE_BYTES,
@@ -25,27 +26,50 @@ from converter.canonical import (
     encode_index,
     encode_sums,
 )
-from converter.digest import sha256, sha256_range
-from converter.errors import ConverterError, SourceError
+from converter.digest import sha256
+from converter.errors import ConverterError, SourceError, UsageError
 from converter.finding import Finding
-from converter.layout import Layout, layouts
-from converter.manifest import Manifest, TensorRecord
-from converter.positional import read_at
+from converter.layout import REWRITTEN, Layout, layouts
+from converter.manifest import FileRecord, Manifest
+from converter.verify_weights import check_weights
 
 Level = Literal["header", "full"]
 Progress = Callable[[int, int], None]
 
-_CHANGED = "the directory was changed after it was written; convert the source again"
+_PROVEN = {
+    level: f"proven right are {proven}; what may have changed is {rest}. Convert the source again"
+    for level, proven, rest in (
+        (
+            "header",
+            "names, dtypes, shapes, offsets, sizes and totals",
+            "anything else",
+        ),
+        (
+            "full",
+            "names, dtypes, shapes, offsets, sizes, digests and totals",
+            "tool, model, rules, sources, aliases, dropped, stand_ins, out_of_scope, or the "
+            "sources, steps and stats of tensors",
+        ),
+    )
+}
+_TEXTS = (MANIFEST_NAME, SUMS_NAME, INDEX_NAME)
+_SUM_OF_MANIFEST = re.compile(rb"^([0-9a-f]{64})  manifest\.json$", re.MULTILINE)
+_INDEX_ENTRY = re.compile(r' *"([^"]+)": "[^"]+\.safetensors",?$')
+_SHOWN_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check of one directory found; ``data_bytes`` is how much data was hashed."""
+    """What a check of one directory found; ``data_bytes`` is how much data was hashed.
+
+    A bundle has ``members`` and no manifest; its findings are its own and those of its members.
+    """
 
     directory: Path
     manifest: Manifest | None
     findings: tuple[Finding, ...]
     data_bytes: int
+    members: tuple[Verification, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -59,8 +83,11 @@ def verify(
     """Check every file of a canonical directory; differences are findings, never exceptions.
 
     ``level="header"`` leaves the data of tensors unread. ``progress`` is told the bytes hashed
-    as they are, and the bytes there are. Raises SourceError when there is no such directory.
+    as they are, and the bytes there are. Raises UsageError for another level, and SourceError when
+    there is no such directory or it cannot be read.
     """
+    if level not in get_args(Level):
+        raise UsageError(f"unknown level {level!r}", expected="'header' or 'full'")
     if not directory.is_dir():
         raise SourceError(
             "there is no such directory",
@@ -68,19 +95,28 @@ def verify(
             where=str(directory),
             hint="give the directory that convert wrote",
         )
-    present, findings = _list_files(directory)
-    if MANIFEST_NAME not in present:
-        return Verification(directory, None, (*findings, _missing(directory, MANIFEST_NAME)), 0)
-    text = (directory / MANIFEST_NAME).read_bytes()
     try:
-        manifest = manifests.load(text, where=str(directory / MANIFEST_NAME))
+        return _verify(directory, level, jobs, progress)
+    except OSError as error:
+        where = str(error.filename or directory)
+        raise SourceError(f"cannot be read: {error.strerror}", code="io", where=where) from error
+
+
+def _verify(directory: Path, level: Level, jobs: int, progress: Progress) -> Verification:
+    present, findings = _list_files(directory)
+    texts = {name: (directory / name).read_bytes() for name in _TEXTS if name in present}
+    if MANIFEST_NAME not in texts:
+        return Verification(directory, None, (_no_manifest(directory),), 0)
+    try:
+        manifest = manifests.load(texts[MANIFEST_NAME], where=str(directory / MANIFEST_NAME))
         expected = {layout.name: layout for layout in layouts(manifest, directory)}
     except ConverterError as error:
-        findings += [*error.findings, *_check_sums_of_manifest(directory, present, text)]
+        findings += [*error.findings, *_check_manifest(directory, texts)]
         return Verification(directory, None, tuple(findings), 0)
     findings += _check_listing(directory, manifest, present)
-    findings += _check_totals(directory, manifest)
-    findings += _check_texts(directory, manifest, expected, text, present)
+    findings += _check_derived(directory, manifest, expected)
+    findings += _check_index(directory, expected, texts)
+    findings += _check_sums(directory, manifest, texts)
     hashed = 0
 
     def advance(size: int) -> None:
@@ -90,7 +126,12 @@ def verify(
 
     for name, layout in expected.items():
         if name in present:
-            findings += _check_weights(directory / name, layout, level, jobs, advance)
+            full = level == "full"
+            findings += check_weights(
+                directory / name, layout, full=full, jobs=jobs, advance=advance
+            )
+    hint = REWRITTEN if findings else _PROVEN[level]
+    findings += _check_manifest(directory, texts, hint=hint)
     return Verification(directory, manifest, tuple(findings), hashed)
 
 
@@ -128,172 +169,110 @@ def _check_listing(directory: Path, manifest: Manifest, present: set[str]) -> It
         )
 
 
+def _no_manifest(directory: Path) -> Finding:
+    return Finding(
+        "missing",
+        "not a canonical directory: there is no manifest",
+        str(directory / MANIFEST_NAME),
+        hint="give the directory that convert wrote; if it is this one, convert the source again",
+    )
+
+
 def _missing(directory: Path, name: str) -> Finding:
-    return Finding("missing", "the file is missing", str(directory / name), hint=_CHANGED)
+    return Finding("missing", "the file is missing", str(directory / name), hint=REWRITTEN)
 
 
-def _check_totals(directory: Path, manifest: Manifest) -> Iterator[Finding]:
+def _check_derived(
+    directory: Path, manifest: Manifest, expected: Mapping[str, Layout]
+) -> Iterator[Finding]:
     """Compare the fields of the manifest that follow from its others."""
-    derived = {
+    index = _index_of(expected)
+    listed = [record.name for record in manifest.files]
+    derived: dict[str, tuple[object, object]] = {
         "totals": (manifests.total(manifest.tensors), manifest.totals),
         "content_sha256": (manifests.content_digest(manifest.tensors), manifest.content_sha256),
+        "files": ([*expected, *([INDEX_NAME] if index else [])], listed),
     }
-    for field, (expected, got) in derived.items():
-        if expected != got:
-            yield _differs(directory / MANIFEST_NAME, field, str(expected), str(got))
-
-
-def _check_texts(
-    directory: Path,
-    manifest: Manifest,
-    expected: Mapping[str, Layout],
-    text: bytes,
-    present: set[str],
-) -> Iterator[Finding]:
-    """Compare the files whose whole text the manifest determines."""
-    digests = {record.name: record.sha256 for record in manifest.files}
-    if INDEX_NAME in digests:
-        index = encode_index({name: layout.placements for name, layout in expected.items()})
-        if sha256(index) != digests[INDEX_NAME]:
-            field = f"files: sha256 of {INDEX_NAME}"
-            yield _differs(directory / MANIFEST_NAME, field, sha256(index), digests[INDEX_NAME])
-        if INDEX_NAME in present:
-            yield from _compare_lines(directory / INDEX_NAME, index)
-    if SUMS_NAME in present:
-        sums = encode_sums({**digests, MANIFEST_NAME: sha256(text)})
-        yield from _compare_lines(directory / SUMS_NAME, sums)
-
-
-def _compare_lines(path: Path, expected: bytes) -> Iterator[Finding]:
-    got = path.read_bytes()
-    if got == expected:
-        return
-    wanted, found = expected.split(b"\n"), got.split(b"\n")
-    for number in range(max(len(wanted), len(found))):
-        want = wanted[number] if number < len(wanted) else b""
-        have = found[number] if number < len(found) else b""
+    if index:
+        wanted = FileRecord(INDEX_NAME, len(index), sha256(index))
+        got = next((record for record in manifest.files if record.name == INDEX_NAME), None)
+        derived[f"files: {INDEX_NAME}"] = (wanted, got)
+    for field, (want, have) in derived.items():
         if want != have:
-            about = want.rpartition(b"  ")[2].decode() or "the end of the file"
-            what = f"line {number + 1} ({about})"
-            yield _differs(path, what, want.decode(), have.decode(errors="backslashreplace"))
+            yield _differs(directory / MANIFEST_NAME, field, str(want), str(have))
+    for record in manifest.tensors:
+        count = -(-record.size // PIECE_BYTES) if record.size > PIECE_BYTES else 0
+        if len(record.pieces) != count:
+            pieces = str(count), str(len(record.pieces))
+            yield _differs(directory / MANIFEST_NAME, "number of pieces", *pieces, record.name)
 
 
-def _check_sums_of_manifest(directory: Path, present: set[str], text: bytes) -> Iterator[Finding]:
-    """Say whether ``SHA256SUMS`` knows this manifest, when the manifest itself is of no help."""
-    if SUMS_NAME not in present:
-        yield _missing(directory, SUMS_NAME)
+def _index_of(expected: Mapping[str, Layout]) -> bytes:
+    """Return the index of the weights files; nothing for one file, which needs none."""
+    if len(expected) == 1:
+        return b""
+    return encode_index({name: layout.placements for name, layout in expected.items()})
+
+
+def _check_index(
+    directory: Path, expected: Mapping[str, Layout], texts: Mapping[str, bytes]
+) -> Iterator[Finding]:
+    index = _index_of(expected)
+    if index and INDEX_NAME in texts and texts[INDEX_NAME] != index:
+        number, want, have = _first_difference(index, texts[INDEX_NAME])
+        entry = _INDEX_ENTRY.match(want)
+        tensor = entry[1] if entry else None
+        yield _differs(directory / INDEX_NAME, f"line {number}", want, have, tensor)
+
+
+def _check_sums(
+    directory: Path, manifest: Manifest, texts: Mapping[str, bytes]
+) -> Iterator[Finding]:
+    if SUMS_NAME not in texts:
         return
-    stated = (directory / SUMS_NAME).read_bytes().split(b"\n")
-    line = f"{sha256(text)}  {MANIFEST_NAME}".encode()
-    if line not in stated:
+    digests = {f.name: f.sha256 for f in manifest.files if FILE_NAME.fullmatch(f.name)}
+    digests[MANIFEST_NAME] = _foreign_digest(texts) or sha256(texts[MANIFEST_NAME])
+    sums = encode_sums(digests)
+    if texts[SUMS_NAME] != sums:
+        number, want, have = _first_difference(sums, texts[SUMS_NAME])
+        about = want.rpartition("  ")[2] or "the end"
+        yield _differs(directory / SUMS_NAME, f"line {number} ({about})", want, have)
+
+
+def _check_manifest(
+    directory: Path, texts: Mapping[str, bytes], *, hint: str = REWRITTEN
+) -> Iterator[Finding]:
+    """Say whether ``SHA256SUMS`` was written for another manifest."""
+    if digest := _foreign_digest(texts):
         yield Finding(
             "digest",
             f"{MANIFEST_NAME} is not the one that {SUMS_NAME} was written for",
             str(directory / MANIFEST_NAME),
-            got=sha256(text),
-            hint=_CHANGED,
+            expected=f"sha256 {digest}",
+            got=f"sha256 {sha256(texts[MANIFEST_NAME])}",
+            hint=hint,
         )
 
 
-def _check_weights(
-    path: Path, layout: Layout, level: Level, jobs: int, advance: Callable[[int], None]
-) -> list[Finding]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        return [_unreadable(path, error)]
-    try:
-        size = os.fstat(descriptor).st_size
-        if size != layout.size:
-            return [_differs(path, "size in bytes", str(layout.size), str(size))]
-        findings = list(_check_header(descriptor, path, layout))
-        if level == "full":
-            findings += _check_data(descriptor, path, layout, jobs, advance)
-        return findings
-    except (OSError, EOFError) as error:
-        return [_unreadable(path, error)]
-    finally:
-        os.close(descriptor)
+def _foreign_digest(texts: Mapping[str, bytes]) -> str | None:
+    """Return the digest that ``SHA256SUMS`` has for the manifest, if it is that of another one.
+
+    Digests of two manifests have next to no digits in common; one that is almost that of the
+    manifest here was damaged itself.
+    """
+    stated = _SUM_OF_MANIFEST.search(texts.get(SUMS_NAME, b""))
+    if stated is None:
+        return None
+    digest = stated[1].decode()
+    alike = sum(a == b for a, b in zip(digest, sha256(texts[MANIFEST_NAME]), strict=True))
+    return digest if alike < len(digest) // 2 else None
 
 
-def _unreadable(path: Path, error: Exception) -> Finding:
-    return Finding("unreadable", f"cannot be read: {error}", str(path))
+def _first_difference(expected: bytes, got: bytes) -> tuple[int, str, str]:
+    number, want, have = manifests.first_difference(expected, got)
+    return number, want.decode(), have[:_SHOWN_BYTES].decode(errors="backslashreplace")
 
 
-def _check_header(descriptor: int, path: Path, layout: Layout) -> Iterator[Finding]:
-    header = bytearray(len(layout.header))
-    read_at(descriptor, header, 0)
-    if header == layout.header:
-        return
-    at = next(n for n, (a, b) in enumerate(zip(header, layout.header, strict=True)) if a != b)
-    yield Finding(
-        "header",
-        f"the header differs from the manifest at byte {at}",
-        str(path),
-        tensor=_owner_in_header(layout, at),
-        expected=repr(layout.header[at : at + 16])[1:],
-        got=repr(bytes(header[at : at + 16]))[1:],
-        hint=_CHANGED,
-    )
-
-
-def _owner_in_header(layout: Layout, at: int) -> str | None:
-    """Return the tensor in whose entry of the header a byte lies."""
-    owner = None
-    for record in layout.tensors:
-        if layout.header.index(f'"{record.name}":'.encode()) > at:
-            break
-        owner = record.name
-    ends = len(layout.header.rstrip(b" ")) - 1
-    return owner if at < ends else None
-
-
-def _check_data(
-    descriptor: int, path: Path, layout: Layout, jobs: int, advance: Callable[[int], None]
-) -> list[Finding]:
-    """Hash every tensor, in pieces where the manifest has digests of pieces, on all workers."""
-    pieces = [piece for record in layout.tensors for piece in _pieces(record)]
-    with ThreadPoolExecutor(jobs) as pool:
-        digests = pool.map(lambda piece: sha256_range(descriptor, piece.begin, piece.end), pieces)
-        findings = []
-        for piece, digest in zip(pieces, digests, strict=True):
-            advance(piece.end - piece.begin)
-            if digest != piece.sha256:
-                findings.append(_changed(path, piece, digest))
-    return findings
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """The bytes ``[begin, end)`` of a file that one digest of a tensor covers."""
-
-    tensor: str
-    begin: int
-    end: int
-    sha256: str
-
-
-def _pieces(record: TensorRecord) -> Iterator[_Piece]:
-    end = record.offset + record.size
-    step = PIECE_BYTES if record.pieces else record.size
-    for number, digest in enumerate(record.pieces or (record.sha256,)):
-        begin = record.offset + number * step
-        yield _Piece(record.name, begin, min(begin + step, end), digest)
-
-
-def _changed(path: Path, piece: _Piece, digest: str) -> Finding:
-    return Finding(
-        "digest",
-        f"the data of a tensor has changed (bytes {piece.begin} to {piece.end} of the file)",
-        str(path),
-        tensor=piece.tensor,
-        expected=f"sha256 {piece.sha256}",
-        got=f"sha256 {digest}",
-        hint=_CHANGED,
-    )
-
-
-def _differs(path: Path, field: str, expected: str, got: str) -> Finding:
-    return Finding(
-        "differs", f"{field} differs", str(path), expected=expected, got=got, hint=_CHANGED
-    )
+def _differs(path: Path, field: str, expected: str, got: str, tensor: str | None = None) -> Finding:
+    what = f"{field} differs"
+    return Finding("differs", what, str(path), tensor, expected, got, hint=REWRITTEN)

@@ -116,6 +116,7 @@ def test_a_tensor_above_the_limit_gets_a_shard_of_its_own() -> None:
         ("5GB", 5_000_000_000),
         ("5GiB", 5 << 30),
         ("500 MB", 500_000_000),
+        ("40kB", 40_000),
         ("64KiB", 65536),
         ("1TB", 10**12),
         ("12B", 12),
