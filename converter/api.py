@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from converter import bundle as bundling
 from converter import describe as describing
-from converter import plan as planning
 from converter import resources
 from converter import verify as verifying
+from converter.bind import bind
 from converter.bundle import BundleConversion, BundlePlan
 from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import parse_size
@@ -86,9 +86,9 @@ def convert(
     _require_torch()
     from converter.conversion import carry_out
 
-    bind = _binder(dtype, max_shard_size, rules)
+    make_plan = _binder(dtype, max_shard_size, rules)
     with open_source(source) as opened:
-        made = bind(opened.header)
+        made = make_plan(opened.header)
         workers = _workers(jobs)
         return carry_out(
             made, opened, Path(out), jobs=workers, overwrite=overwrite, progress=progress
@@ -107,9 +107,9 @@ def plan(
     ``source`` may be a ``.json`` of names, dtypes and shapes. Raises PlanError with all findings
     when rules and source do not fit, and UsageError, RuleError and SourceError.
     """
-    bind = _binder(dtype, max_shard_size, rules)
+    make_plan = _binder(dtype, max_shard_size, rules)
     with open_source(source) as opened:
-        return bind(opened.header)
+        return make_plan(opened.header)
 
 
 def convert_bundle(
@@ -221,7 +221,7 @@ def _binder(
     """Return what makes the plan of a header, once all that the caller chose is known to exist."""
     rule_file, settings = _resolved(rules)
     return functools.partial(
-        planning.bind,
+        bind,
         rule_file,
         settings=settings,
         dtype=None if dtype is None else _float_dtype(dtype),

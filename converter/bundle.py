@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from converter import bundle_record, resources
+from converter.bind import bind
 from converter.bundle_record import BUNDLE_NAME, AgreedRecord, BundleRecord, Fact, MemberRecord
 from converter.canonical import MANIFEST_NAME, SUMS_NAME, encode_sums
 from converter.digest import sha256
@@ -22,7 +23,7 @@ from converter.errors import ConverterError, PlanError, RuleError, SourceError, 
 from converter.finding import Finding, closest
 from converter.fold import fold_findings
 from converter.manifest import Dim, FileRecord, Manifest, RulesRecord
-from converter.plan import Plan, bind
+from converter.plan import Plan
 from converter.publish import Staging
 from converter.rules import parse
 from converter.rules.bundle_file import Agreement, BundleFile, Member

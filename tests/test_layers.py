@@ -21,6 +21,7 @@ ROWS = (
     "source steps",
     "rules dims",
     "plan",
+    "bind",
     "write publish",
     "values execute conversion bundle",
     "verify describe",

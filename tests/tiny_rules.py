@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from converter.bind import bind
 from converter.errors import ConverterError, PlanError, RuleError
 from converter.finding import Finding
-from converter.plan import Plan, bind
+from converter.plan import Plan
 from converter.rules.expand import Expansion
 from converter.rules.expand import expand as expand_file
 from converter.rules.lint import lint
