@@ -62,6 +62,18 @@ def build_network(model: ModelRecord) -> nn.Module:
     return module
 
 
+# Those of torch.nn.init that modes see themselves, and what the others come down to.
+_INITIALISERS = frozenset(
+    {
+        nn.init.kaiming_uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        Tensor.normal_,
+        Tensor.uniform_,
+    }
+)
+
+
 class _WithoutInitialisers(TorchFunctionMode):
     """Skips random initialisation: no weight of a network that is being built is ever kept.
 
@@ -76,8 +88,8 @@ class _WithoutInitialisers(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
+        if func in _INITIALISERS:
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
