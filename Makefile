@@ -6,11 +6,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix clean
+.PHONY: help demo test parity docs check fix clean
 
 help:
 	@echo 'make demo    convert a real checkpoint, verify it, load it, and prove what it computes'
 	@echo 'make test    run the tests; ARGS="-k name" to run some of them'
+	@echo 'make parity  every model against what its original computed, in one table; ARGS=--mutants'
+	@echo '             makes every mistake that the tests know, and shows that each is caught'
+	@echo 'make docs    write docs/models anew from the rule files'
 	@echo 'make check   ruff (rules and format) and mypy'
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make clean   remove .venv and the caches; what lies in converted/ stays'
@@ -29,6 +32,12 @@ demo: $(READY)
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+parity: $(READY)
+	@OMP_NUM_THREADS=1 PYTHONPATH=examples:tests $(BIN)/python tests/runtime/parity_table.py $(ARGS)
+
+docs: $(READY)
+	@$(BIN)/python docs/generate_models.py
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from converter import resources
 from converter import verify as verifying
 from converter.bind import bind
 from converter.bundle import BundleConversion, BundlePlan
+from converter.bundle_members import lint_bundle
 from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import parse_size
 from converter.cores import available_cores
@@ -34,6 +35,7 @@ from converter.plan import Plan
 from converter.rules import bundle_file as bundle_files
 from converter.rules import lint as linting
 from converter.rules import parse
+from converter.rules.bundle_file import BundleFile
 from converter.rules.rule_file import RuleFile
 from converter.rules.settings import Settings, choices, resolve
 from converter.source import open_source
@@ -172,15 +174,21 @@ def verify(
 ) -> Verification:
     """Check a canonical directory, or a bundle of them; differences are in the result.
 
-    Raises SourceError when there is no such directory.
+    ``level="header"`` leaves the data of tensors unread. Raises SourceError when there is no such
+    directory, UsageError when there is no such level.
     """
     path = Path(directory)
     check = verify_bundle if (path / BUNDLE_NAME).exists() else verifying.verify
-    return check(path, level=level, jobs=jobs or available_cores(), progress=progress)
+    return check(path, level=level, jobs=_workers(jobs), progress=progress)
 
 
 def lint(rules: PathLike) -> tuple[Finding, ...]:
-    """Return what is wrong with a rule file by itself, as it stands and under each variant."""
+    """Return what is wrong with a rule or bundle file by itself.
+
+    A rule file is checked as it stands and under each variant; a bundle file with its members.
+    """
+    if bundle_files.is_bundle(Path(rules)):
+        return lint_bundle(Path(rules))
     found: list[Finding] = []
     try:
         rule_file = parse.load(Path(rules))
@@ -213,6 +221,16 @@ def models() -> list[RuleFile]:
 def model(name: str) -> RuleFile:
     """Return the rule file of one model. Raises UsageError for a name that is not known."""
     return parse.load(resources.rule_file(name))
+
+
+def bundle_paths() -> tuple[Path, ...]:
+    """Return the paths of the bundle files that come with this package."""
+    return tuple(resources.bundle_files().values())
+
+
+def bundles() -> list[BundleFile]:
+    """Return the bundle files that come with this package."""
+    return [bundle_files.load(path) for path in bundle_paths()]
 
 
 def _binder(

@@ -357,10 +357,11 @@ class _Binder:
     def variant_hint(self) -> str | None:
         """Say which variants name tensors of this source, when the chosen ones name none."""
         best, most = None, 0
+        scope, prefix = self.settings.options.get("scope"), self.settings.source_prefix
         for variant in choices(self.rule_file):
             try:
                 settings = resolve(
-                    self.rule_file, variant=variant, source_prefix=self.settings.source_prefix
+                    self.rule_file, variant=variant, scope=scope, source_prefix=prefix
                 )
             except ConverterError:
                 continue

@@ -12,24 +12,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from converter import bundle_record, resources
+from converter import bundle_record
 from converter.bind import bind
-from converter.bundle_record import BUNDLE_NAME, AgreedRecord, BundleRecord, Fact, MemberRecord
+from converter.bundle_members import (
+    Dims,
+    MemberRules,
+    check_agreements,
+    raise_all,
+    resolve_members,
+    spoken_of,
+)
+from converter.bundle_record import (
+    BUNDLE_NAME,
+    AgreedRecord,
+    BundleFileRecord,
+    BundleRecord,
+    MemberRecord,
+)
 from converter.canonical import MANIFEST_NAME, SUMS_NAME, encode_sums
 from converter.digest import sha256
-from converter.errors import ConverterError, PlanError, RuleError, SourceError, UsageError
+from converter.errors import ConverterError, PlanError, SourceError, UsageError
 from converter.finding import Finding, closest
-from converter.fold import fold_findings
-from converter.manifest import Dim, FileRecord, Manifest, RulesRecord
+from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
 from converter.publish import Staging
-from converter.rules import parse
-from converter.rules.bundle_file import Agreement, BundleFile, Member
-from converter.rules.rule_file import RuleFile
-from converter.rules.settings import Settings, resolve
+from converter.rules.bundle_file import BundleFile
+from converter.rules.settings import Settings
 from converter.source import Source, open_source
+from converter.source.header_snapshot import HeaderSnapshot
 from converter.write import write_file
 
 Progress = Callable[[int, int], None]
@@ -64,11 +75,7 @@ class BundleConversion:
 
 @contextmanager
 def planned(
-    bundle_file: BundleFile,
-    folder: Path,
-    *,
-    dims: Mapping[str, Mapping[str, Dim]],
-    source_prefixes: Mapping[str, str],
+    bundle_file: BundleFile, folder: Path, *, dims: Dims, source_prefixes: Mapping[str, str]
 ) -> Iterator[BundlePlan]:
     """Open the sources below ``folder`` and bind every member.
 
@@ -78,22 +85,17 @@ def planned(
     """
     _require_known("member", dims, bundle_file.members)
     _require_known("source", source_prefixes, bundle_file.sources)
-    members = {
-        name: _resolved(bundle_file, member, dims.get(name, {}), source_prefixes)
-        for name, member in bundle_file.members.items()
-    }
+    members = resolve_members(bundle_file, dims=dims, source_prefixes=source_prefixes)
+    agreed, errors = check_agreements(bundle_file, members, dims=dims)
     with ExitStack() as stack:
-        sources = _open_sources(bundle_file, folder, stack)
-        plans, errors = _bind_members(bundle_file, members, sources)
-        findings = [finding for error in errors for finding in error.findings]
-        findings += _check_covers(bundle_file, sources, plans)
-        agreed: tuple[AgreedRecord, ...] = ()
-        if not errors:
-            agreed, apart = _check_agreements(bundle_file, plans)
-            findings += apart
-        if findings:
-            kind = type(min(errors, key=lambda error: error.exit_code)) if errors else PlanError
-            raise kind.of(fold_findings(findings))
+        sources, absent = _open_sources(bundle_file, folder, stack)
+        plans, misfits = _bind_members(bundle_file, members, sources)
+        errors += [*absent, *misfits]
+        for name, source in sources.items():
+            if findings := list(_check_cover(bundle_file, name, source, members, plans)):
+                errors.append(PlanError.of(findings))
+        if errors:
+            raise_all(errors)
         yield BundlePlan(bundle_file, sources, plans, agreed)
 
 
@@ -109,145 +111,92 @@ def _require_known(what: str, given: Iterable[str], known: Iterable[str]) -> Non
             )
 
 
-def _resolved(
-    bundle_file: BundleFile,
-    member: Member,
-    dims: Mapping[str, Dim],
-    source_prefixes: Mapping[str, str],
-) -> tuple[RuleFile, Settings]:
-    path = (
-        bundle_file.folder / member.rules
-        if member.rules is not None
-        else resources.rule_file(member.model or "")
-    )
-    rule_file = parse.load(path)
-    source = bundle_file.sources[member.source]
-    settings = resolve(
-        rule_file,
-        variant=member.variant,
-        dims={**member.dims, **dims},
-        scope=member.scope,
-        source_prefix=source_prefixes.get(member.source, source.source_prefix),
-    )
-    return rule_file, settings
-
-
-def _open_sources(bundle_file: BundleFile, folder: Path, stack: ExitStack) -> dict[str, Source]:
-    """Open every source; those that cannot be are reported together."""
+def _open_sources(
+    bundle_file: BundleFile, folder: Path, stack: ExitStack
+) -> tuple[dict[str, Source], list[SourceError]]:
+    """Open every source; return those that are there, and why the others are not."""
     opened: dict[str, Source] = {}
-    findings: list[Finding] = []
+    errors: list[SourceError] = []
     for name, source in bundle_file.sources.items():
         try:
             opened[name] = stack.enter_context(open_source(folder / source.file))
         except SourceError as error:
-            findings += error.findings
-    if findings:
-        raise SourceError.of(findings)
-    return opened
+            errors.append(error)
+    return opened, errors
 
 
 def _bind_members(
-    bundle_file: BundleFile,
-    members: Mapping[str, tuple[RuleFile, Settings]],
-    sources: Mapping[str, Source],
+    bundle_file: BundleFile, members: Mapping[str, MemberRules], sources: Mapping[str, Source]
 ) -> tuple[dict[str, Plan], list[ConverterError]]:
-    """Bind every member; return the plans of those that fit, and why the others do not."""
+    """Bind every member whose source is open; return the plans, and why others do not fit.
+
+    That a tensor lacks a source's prefix is no member's to say: it is one that nobody claims.
+    """
     plans: dict[str, Plan] = {}
     errors: list[ConverterError] = []
-    for name, (rule_file, settings) in members.items():
-        header = sources[bundle_file.members[name].source].header
+    for name, member in members.items():
+        source = sources.get(bundle_file.members[name].source)
+        if source is None:
+            continue
         try:
-            plans[name] = bind(rule_file, header, settings)
+            plans[name] = bind(member.rule_file, source.header, member.settings)
         except ConverterError as error:
-            errors.append(error)
+            findings = [finding for finding in error.findings if finding.code != "source-prefix"]
+            if findings:
+                errors.append(type(error).of([*spoken_of(bundle_file, name, findings)]))
     return plans, errors
 
 
-def _check_agreements(
-    bundle_file: BundleFile, plans: Mapping[str, Plan]
-) -> tuple[tuple[AgreedRecord, ...], list[Finding]]:
-    values: dict[str, Fact] = {}
-    for name, plan in plans.items():
-        facts = {**plan.rule_file.conventions, **plan.settings.dims}
-        values |= {f"{name}.{key}": value for key, value in facts.items()}
-        values[f"{name}.audio"] = dict(plan.settings.audio)
-    agreed, findings = [], []
-    for agreement in bundle_file.agree:
-        mentioned = {name: values[name] for name in sorted(agreement.that.names) if name in values}
-        if _holds(bundle_file, agreement, values):
-            agreed.append(AgreedRecord(agreement.that.text, agreement.because, mentioned))
-        else:
-            findings.append(_disagreement(bundle_file, agreement, mentioned))
-    return tuple(agreed), findings
-
-
-def _holds(bundle_file: BundleFile, agreement: Agreement, values: Mapping[str, Any]) -> bool:
-    try:
-        return bool(agreement.that.evaluate(values))
-    except RuleError as error:
-        where = bundle_file.where(agreement.line)
-        raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
-
-
-def _disagreement(
-    bundle_file: BundleFile, agreement: Agreement, mentioned: Mapping[str, Fact]
-) -> Finding:
-    tables = [value for value in mentioned.values() if isinstance(value, Mapping)]
-    keys = {key for table in tables for key in table}
-    apart = {key for key in keys if len({str(table.get(key)) for table in tables}) > 1}
-    shown = {
-        name: {key: value.get(key) for key in sorted(apart)}
-        if isinstance(value, Mapping)
-        else value
-        for name, value in mentioned.items()
-    }
-    return Finding(
-        "agree",
-        f"members do not agree: {agreement.because}",
-        bundle_file.where(agreement.line),
-        expected=agreement.that.text,
-        got=", ".join(f"{name} = {value}" for name, value in shown.items()),
-        hint="these files are not of one pipeline, or a dim of one member is wrong",
-    )
-
-
-def _check_covers(
-    bundle_file: BundleFile, sources: Mapping[str, Source], plans: Mapping[str, Plan]
-) -> Iterator[Finding]:
-    """Check every source whose members all have a plan."""
-    for name in sources:
-        members = [key for key, member in bundle_file.members.items() if member.source == name]
-        if plans.keys() >= {*members}:
-            yield from _check_cover(
-                bundle_file, name, sources[name], {m: plans[m] for m in members}
-            )
-
-
 def _check_cover(
-    bundle_file: BundleFile, name: str, source: Source, plans: Mapping[str, Plan]
+    bundle_file: BundleFile,
+    name: str,
+    source: Source,
+    members: Mapping[str, MemberRules],
+    plans: Mapping[str, Plan],
 ) -> Iterator[Finding]:
-    """Yield every tensor of a source that no member accounts for, or that two do."""
+    """Yield every tensor of a source that no member accounts for, or that two do.
+
+    What is in the scope of a member without a plan is that member's to complain about; and when
+    all of a source is beyond all scopes, a prefix is wrong, which its members say.
+    """
     owners: dict[str, str] = {}
-    for member, plan in plans.items():
-        for tensor in plan.claimed:
+    readers = bundle_file.members_of(name)
+    for member in readers:
+        for tensor in plans[member].claimed if member in plans else ():
             if tensor in owners:
                 yield Finding(
                     "claimed-twice",
-                    f"two members account for one tensor: {owners[tensor]} and {member}",
+                    "two members account for one tensor",
                     bundle_file.where(bundle_file.members[member].line),
                     tensor=tensor,
+                    expected="one member for each tensor",
+                    got=f"{owners[tensor]} and {member}",
+                    hint="narrow the scope of one of them",
                 )
             owners[tensor] = member
-    for tensor, spec in source.header.items():
-        if tensor not in owners:
-            yield Finding(
-                "unclaimed",
-                f"a tensor of {bundle_file.sources[name].file} that no member accounts for",
-                bundle_file.where(bundle_file.sources[name].line),
-                tensor=tensor,
-                got=str(spec),
-                hint="it would be lost between two models; add a member or a drop for it",
-            )
+    unbound = [members[member].settings for member in readers if member not in plans]
+    lost = [
+        tensor
+        for tensor in source.header
+        if tensor not in owners and not any(_in_scope(tensor, settings) for settings in unbound)
+    ]
+    if unbound and len(lost) == len(source.header):
+        return
+    for tensor in lost:
+        yield Finding(
+            "unclaimed",
+            f"a tensor of {bundle_file.sources[name].file} that no member accounts for",
+            bundle_file.where(bundle_file.sources[name].line),
+            tensor=tensor,
+            expected="a member whose rules take or drop it",
+            got=str(source.header[tensor]),
+            hint="it would be lost between the models; add a member or a drop for it",
+        )
+
+
+def _in_scope(tensor: str, settings: Settings) -> bool:
+    prefix = settings.source_prefix
+    return tensor.startswith(prefix) and settings.scope.holds(tensor.removeprefix(prefix))
 
 
 def carry_out(
@@ -261,6 +210,7 @@ def carry_out(
     from converter.values import suspicions
 
     begun = time.monotonic()
+    _require_values(plan)
     records: dict[str, tuple[FileRecord, ...]] = {}
     manifests: dict[str, Manifest] = {}
     sums: dict[str, str] = {}
@@ -290,6 +240,22 @@ def carry_out(
     return BundleConversion(out, plan, record, manifests, warnings, time.monotonic() - begun)
 
 
+def _require_values(plan: BundlePlan) -> None:
+    """Raise SourceError when sources are headers alone, before anything is written."""
+    findings = [
+        Finding(
+            "header-only",
+            "a header alone has no values to read",
+            plan.bundle_file.sources[name].file,
+            hint="give the checkpoint itself; a header alone can be planned, not converted",
+        )
+        for name, source in plan.sources.items()
+        if isinstance(source, HeaderSnapshot)
+    ]
+    if findings:
+        raise SourceError.of(findings)
+
+
 def _digest_once(
     records: dict[str, tuple[FileRecord, ...]], name: str, source: Source
 ) -> tuple[FileRecord, ...]:
@@ -311,7 +277,7 @@ def _record(
     return BundleRecord(
         bundle=bundle_file.bundle,
         title=bundle_file.title,
-        rules=RulesRecord(Path(bundle_file.name).name, bundle_file.sha256, {}),
+        rules=BundleFileRecord(Path(bundle_file.name).name, bundle_file.sha256),
         sources=dict(records),
         members={
             name: MemberRecord(

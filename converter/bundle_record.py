@@ -7,20 +7,40 @@ strictly. Its JSON Schema is ``schemas/bundle-record.schema.json``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from converter import strict_json
 from converter.canonical import FORMAT_VERSION
-from converter.errors import SourceError
-from converter.manifest import Dim, FileRecord, RulesRecord, Scalar
+from converter.finding import Finding
+from converter.manifest import Dim, FileRecord, Scalar, read_dim
+from converter.typed_json import (
+    WrongJsonError,
+    mapping,
+    members,
+    read_back,
+    record,
+    scalar,
+    sequence,
+    sha256,
+    size,
+    text,
+)
 
 Fact: TypeAlias = "Dim | Scalar | Mapping[str, Scalar]"
 
 BUNDLE_NAME = "bundle.json"
 
-_CHANGED = "the file was changed after it was written; convert the sources again"
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFileRecord:
+    """The bundle file."""
+
+    file: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +68,34 @@ class BundleRecord:
 
     bundle: str
     title: str
-    rules: RulesRecord
+    rules: BundleFileRecord
     sources: Mapping[str, tuple[FileRecord, ...]]
     members: Mapping[str, MemberRecord]
     agreed: tuple[AgreedRecord, ...]
+
+
+def facts_of(
+    member: str,
+    *,
+    dims: Mapping[str, Dim],
+    conventions: Mapping[str, Scalar],
+    audio: Mapping[str, Scalar],
+) -> dict[str, Fact]:
+    """Return what conditions may mention of a member, as ``member.fact``; audio is one table."""
+    facts: dict[str, Fact] = {**conventions, **dims, "audio": dict(audio)}
+    return {f"{member}.{name}": value for name, value in facts.items()}
+
+
+def not_the_member(name: str, *, where: str, expected: str, got: str) -> Finding:
+    """Return the finding that a member is another than the one that was published."""
+    return Finding(
+        "bundle",
+        f"{name} is not the member that the bundle was published with",
+        where,
+        expected=f"sha256 {expected}",
+        got=f"sha256 {got}",
+        hint="members of different bundles do not fit together; convert the bundle again",
+    )
 
 
 def dump(record: BundleRecord) -> bytes:
@@ -64,39 +108,38 @@ def dump(record: BundleRecord) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
 
-def load(text: bytes, *, where: str = BUNDLE_NAME) -> BundleRecord:
+def load(data: bytes, *, where: str = BUNDLE_NAME) -> BundleRecord:
     """Read a record back; ``where`` names it in errors.
 
     Raises SourceError when it is not strict JSON, of a format version that is not known, or not
-    exactly what ``dump`` writes.
+    to the byte what ``dump`` writes.
     """
-    document = strict_json.parse(text, where=where)
-    if not isinstance(document, dict) or document.get("format") != FORMAT_VERSION:
-        raise SourceError(
-            "not a bundle of a format version that this program knows",
-            code="format",
-            where=where,
-            expected=f"an object with 'format': {FORMAT_VERSION}",
-            hint="convert the sources again with this version",
-        )
-    try:
-        record = BundleRecord(
-            bundle=str(document["bundle"]),
-            title=str(document["title"]),
-            rules=RulesRecord(**document["rules"]),
-            sources={
-                name: tuple(FileRecord(**file) for file in files)
-                for name, files in document["sources"].items()
-            },
-            members={name: MemberRecord(**item) for name, item in document["members"].items()},
-            agreed=tuple(AgreedRecord(**item) for item in document["agreed"]),
-        )
-        same = dump(record) == text
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"not a bundle: {type(error).__name__}: {error}"
-        raise SourceError(what, code="bundle", where=where, hint=_CHANGED) from error
-    if not same:
-        raise SourceError(
-            "not the bytes that this bundle is written as", where=where, hint=_CHANGED
-        )
-    return record
+    return read_back(data, "bundle", _read_record, dump, where=where)
+
+
+def _read_fact(value: object) -> Fact:
+    if isinstance(value, dict):
+        return mapping(scalar)(value)
+    return read_dim(value) if isinstance(value, list) else scalar(value)
+
+
+def _read_members(value: object) -> dict[str, MemberRecord]:
+    """Read the members, whose names become paths."""
+    for name in members(value):
+        if not _WORD.fullmatch(name):
+            raise WrongJsonError("names of letters, digits and _", f"{name!r:.60}")
+    return mapping(_read_member)(value)
+
+
+_read_member = record(
+    MemberRecord, model=text, source=text, manifest_sha256=sha256, content_sha256=sha256
+)
+_read_record = record(
+    BundleRecord,
+    bundle=text,
+    title=text,
+    rules=record(BundleFileRecord, file=text, sha256=sha256),
+    sources=mapping(sequence(record(FileRecord, name=text, size=size, sha256=sha256))),
+    members=_read_members,
+    agreed=sequence(record(AgreedRecord, that=text, because=text, values=mapping(_read_fact))),
+)

@@ -123,7 +123,7 @@ def _bundle(bundle: str, options: dict[str, Any]) -> dict[str, Any]:
 
     dims = by_member(read_dims(options.pop("dims"), options.pop("sets")))
     prefixes = read_prefixes(options.pop("source_prefix") or "")
-    if given := [name for name, value in options.items() if value]:
+    if given := [name for name, value in options.items() if value not in (None, ())]:
         option = f"--{given[0].replace('_', '-')}"
         raise UsageError(
             f"{option} does not apply to a bundle",
@@ -263,7 +263,8 @@ def plan(source: Path, bundle: str | None, table: bool, whole: bool, **options: 
 
     if bundle is not None:
         chosen = _bundle(bundle, options)
-        return report_bundle.of_bundle_plan(api.plan_bundle(folder=source, **chosen))
+        made_of_all = api.plan_bundle(folder=source, **chosen)
+        return report_bundle.of_bundle_plan(made_of_all, table=table, whole=whole)
     layout = {key: options.pop(key) for key in ("dtype", "max_shard_size")}
     made = api.plan(source, **layout, **_rules(**options))
     return report.of_plan(made, table=table, whole=whole)
@@ -296,10 +297,11 @@ def verify(directories: tuple[Path, ...], level: Any, jobs: int | None, quiet: b
 @click.argument("files", type=_FILE, nargs=-1)
 @_reports
 def lint(files: tuple[Path, ...]) -> Report:
-    """Check rule FILES by themselves; without FILES, those that come with this package."""
+    """Check rule and bundle FILES by themselves; without FILES, those of this package."""
     from converter import api, report
 
-    return report.of_lint({str(path): api.lint(path) for path in files or api.rule_paths()})
+    chosen = files or (*api.rule_paths(), *api.bundle_paths())
+    return report.of_lint({str(path): api.lint(path) for path in chosen})
 
 
 @main.command(epilog="Example:  convert inspect model.safetensors")
@@ -313,11 +315,16 @@ def inspect(source: Path, whole: bool) -> Report:
     return report.of_description(source, api.inspect(source), whole=whole)
 
 
-@main.command(epilog="Example:  convert models dit")
+@main.command(epilog="Examples:  convert models dit;  convert models indextts2")
 @click.argument("name", required=False)
 @_reports
 def models(name: str | None) -> Report:
-    """List the models that come with this package, or show the one called NAME."""
-    from converter import api, report
+    """List the models and bundles that come with this package, or show the one called NAME."""
+    from converter import api, report, report_bundle
 
-    return report.of_models(api.models()) if name is None else report.of_model(api.model(name))
+    if name is None:
+        return report_bundle.of_models(api.models(), api.bundles())
+    for bundle in api.bundles():
+        if bundle.bundle == name:
+            return report_bundle.of_bundle_file(bundle)
+    return report.of_model(api.model(name))

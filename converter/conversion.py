@@ -152,9 +152,7 @@ def _describe(
 ) -> Manifest:
     tensors = tuple(_tensor_records(plan, written, weights))
     return Manifest(
-        tool=ToolRecord(
-            "checkpoint-converter", __version__, str(torch.__version__).partition("+")[0]
-        ),
+        tool=ToolRecord("checkpoint-converter", __version__, _torch_version()),
         model=_model_record(plan),
         rules=_rules_record(plan),
         sources=sources,

@@ -104,7 +104,7 @@ class _Worker:
         with self.at(binding.line, ", ".join(binding.sources)):
             tensors = self.outputs(binding)
             for name, spec, tensor in zip(binding.targets, binding.outputs, tensors, strict=True):
-                tensor = tensor.contiguous()
+                tensor = tensor.contiguous()  # copied once, for statistics and bytes alike
                 stats = statistics(tensor) if _has_values(spec) else None
                 if name not in self.plan.allow_nan and (bad := count_nonfinite(tensor, stats)):
                     findings.append(_nonfinite(name, bad, tensor.numel()))

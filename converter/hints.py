@@ -12,6 +12,17 @@ from converter.fold import fold_names, skeleton
 _SAMPLE = 20
 _SHOWN = 3
 _MOST_COMPARED = 20_000  # pairs of names; beyond it likeness would take seconds to find
+# What speaks of options, and how it speaks of a bundle, which has others.
+_OF_BUNDLES = (
+    (r"add --source-prefix (?=\S)", "add --source-prefix {source}="),
+    (r"leave --source-prefix out", "give --source-prefix {source}="),
+    (r"add --scope (\S+)", r"give {member} the scope \1 in the bundle file"),
+    (r"use --scope", "give {member} a scope in the bundle file"),
+    (r"--set or --dims", "--set {member}.DIM=N"),
+    (r"no --variant at all", "no variant in the bundle file"),
+    (r"with --variant (\S+)", r"with the variant \1 in the bundle file"),
+    (r"(a|and|choose with) --variant", r"\1 variant in the bundle file"),
+)
 _PADDING = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
@@ -35,6 +46,13 @@ def option_hint(
     if scope and other:
         return f"the names of the source begin with {other!r}, not {scope!r}: add --scope {other}"
     return None
+
+
+def for_bundle(hint: str, *, member: str, source: str) -> str:
+    """Return a hint as the member of a bundle needs it, whose options are other ones."""
+    for words, instead in _OF_BUNDLES:
+        hint = re.sub(words, instead.format(member=member, source=source), hint)
+    return hint
 
 
 def _common_prefix(expected: Iterable[str], found: Collection[str]) -> str | None:

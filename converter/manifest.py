@@ -10,17 +10,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from typing import Any, TypeAlias
 
-from converter import strict_json
 from converter.canonical import FORMAT_VERSION, MANIFEST_NAME
-from converter.errors import SourceError
 from converter.spec import DTYPES, TensorSpec
 from converter.typed_json import (
-    WrongJsonError,
     mapping,
     one_of,
+    read_back,
     real,
     record,
     scalar,
@@ -32,9 +29,6 @@ from converter.typed_json import (
 
 Dim: TypeAlias = "int | list[Dim]"
 Scalar: TypeAlias = "str | int | float | bool | None"
-
-_CHANGED = "the file was changed after it was written; convert the source again"
-_EXCERPT_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,66 +247,12 @@ def load(data: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
     Raises SourceError when it is not strict JSON, of a format version that is not known, or not
     to the byte what ``dump`` writes.
     """
-    document = strict_json.parse(data, where=where)
-    if not isinstance(document, dict) or "format" not in document:
-        raise SourceError("not a manifest", where=where, expected="an object with a 'format'")
-    version = document.pop("format")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise SourceError(
-            "a format version that this program does not know",
-            code="format",
-            where=where,
-            expected=str(FORMAT_VERSION),
-            got=repr(version),
-            hint="convert the source again with this version, or install the version that wrote it",
-        )
-    try:
-        manifest = _read_manifest(document)
-        written = dump(manifest)
-    except RecursionError as error:
-        what = "not a manifest: it nests too deeply"
-        raise SourceError(what, code="manifest", where=where, hint=_CHANGED) from error
-    except WrongJsonError as error:
-        place = " / ".join(error.path)
-        raise SourceError(
-            f"not a manifest, at {place}" if place else "not a manifest",
-            code="manifest",
-            where=where,
-            tensor=error.path[1] if len(error.path) > 1 and error.path[0] == "tensors" else None,
-            expected=error.expected,
-            got=error.got,
-            hint=_CHANGED,
-        ) from error
-    _require_bytes(written, data, where)
-    return manifest
+    return read_back(data, "manifest", _read_manifest, dump, where=where)
 
 
-def first_difference(expected: bytes, got: bytes) -> tuple[int, bytes, bytes]:
-    """Return the number, from 1, of the first line in which two texts differ, and both lines."""
-    pairs = zip_longest(expected.split(b"\n"), got.split(b"\n"))
-    number, pair = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
-    return number, pair[0] or b"", pair[1] or b""
-
-
-def _require_bytes(expected: bytes, got: bytes, where: str) -> None:
-    """Raise SourceError, with the first line that differs, unless both are the same."""
-    if expected == got:
-        return
-    number, want, have = first_difference(expected, got)
-    shorter = min(len(want), len(have))
-    at = next((n for n in range(shorter) if want[n] != have[n]), shorter)
-    raise SourceError(
-        f"not written as a manifest is, from character {at + 1} of this line on",
-        code="manifest",
-        where=f"{where}:{number}",
-        expected=repr(want[at : at + _EXCERPT_BYTES])[1:],
-        got=repr(have[at : at + _EXCERPT_BYTES])[1:],
-        hint=_CHANGED,
-    )
-
-
-def _dim(value: object) -> Dim:
-    return list(sequence(_dim)(value)) if isinstance(value, list) else size(value)
+def read_dim(value: object) -> Dim:
+    """Read a dim from parsed JSON."""
+    return list(sequence(read_dim)(value)) if isinstance(value, list) else size(value)
 
 
 def _parameter(value: object) -> object:
@@ -357,7 +297,7 @@ _read_manifest = record(
         title=text,
         origin=text,
         variant=sequence(text),
-        dims=mapping(_dim),
+        dims=mapping(read_dim),
         conventions=mapping(scalar),
         audio=mapping(scalar),
     ),

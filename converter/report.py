@@ -58,7 +58,8 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
         ("source", _used(plan)),
         ("target", f"{amount(_totals(targets))} {_dtypes(targets)}"),
         ("files", ", ".join(shard.file for shard in plan.shards)),
-        *_drop_rows(plan),
+        *(("dropped", line) for line in _by_text((d.name, d.because) for d in plan.dropped)),
+        *(("stand-in", line) for line in _by_text(_stand_ins(plan))),
         *(("alias", f"{name} is {of}") for name, of in plan.aliases.items()),
     ]
     text = "\n".join([_title(plan), *_slots(rows)])
@@ -74,6 +75,7 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
         "totals": asdict(_totals(targets)),
         "files": [shard.file for shard in plan.shards],
         "aliases": dict(plan.aliases),
+        "stand_ins": [{"name": name, "value": value} for name, value in _stand_ins(plan)],
         "bindings": [_binding_json(binding) for binding in plan.bindings],
     }
     return Report("plan", text, result)
@@ -92,7 +94,7 @@ def of_conversion(conversion: Conversion) -> Report:
         ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
         ("content", f"sha256 {manifest.content_sha256}"),
-        *(("stand-in", f"{s.name} is {s.value}: its source is absent") for s in manifest.stand_ins),
+        *(("stand-in", line) for line in _by_text(_stand_ins(plan))),
     ]
     result = {
         "out": str(conversion.out),
@@ -100,6 +102,7 @@ def of_conversion(conversion: Conversion) -> Report:
         "variant": list(manifest.model.variant),
         "used": plan.used,
         "dropped": len(plan.dropped),
+        "stand_ins": len(manifest.stand_ins),
         "out_of_scope": plan.out_of_scope,
         "totals": asdict(manifest.totals),
         "files": [asdict(file) for file in manifest.files],
@@ -133,7 +136,7 @@ def of_verification(verifications: Sequence[Verification]) -> Report:
 def _checked(verification: Verification) -> str:
     manifest, count = verification.manifest, len(verification.members)
     if manifest is None and not count:
-        return "not a canonical directory"
+        return "no manifest that can be read"
     what = f"bundle of {_count(count, 'member')}"
     if manifest is not None:
         what = f"{manifest.model.name}, {amount(manifest.totals)}"
@@ -225,11 +228,11 @@ def _title(plan: Plan) -> str:
 
 def _slots(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Indent rows of a key and a text; a key that repeats is written once."""
-    kept = list(rows)
+    kept = [(printable(key), printable(text)) for key, text in rows]
     width = max((len(key) for key, _ in kept), default=0)
     lines, last = [], ""
     for key, text in kept:
-        lines.append(f"  {'' if key == last else key:<{width}}  {printable(text)}")
+        lines.append(f"  {'' if key == last else key:<{width}}  {text}")
         last = key
     return lines
 
@@ -239,13 +242,24 @@ def _used(plan: Plan) -> str:
     return f"{used} used, {len(plan.dropped)} dropped, {plan.out_of_scope} out of scope"
 
 
-def _drop_rows(plan: Plan) -> list[tuple[str, str]]:
-    reasons: dict[str, list[str]] = {}
-    for dropped in plan.dropped:
-        reasons.setdefault(dropped.because, []).append(dropped.name)
+def _by_text(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each text of (name, text): how many names have it, and these, folded."""
+    names: dict[str, list[str]] = {}
+    for name, text in pairs:
+        names.setdefault(text, []).append(name)
     return [
-        ("dropped", f"{_count(len(names), 'tensor')}: {because} ({_sample(fold_names(names))})")
-        for because, names in reasons.items()
+        f"{_count(len(having), 'tensor')}: {text} ({_sample(fold_names(having))})"
+        for text, having in names.items()
+    ]
+
+
+def _stand_ins(plan: Plan) -> list[tuple[str, str]]:
+    """Return the targets whose sources are absent, each with what stands in."""
+    return [
+        (name, binding.stand_in.fill)
+        for binding in plan.bindings
+        if binding.stand_in is not None
+        for name in binding.targets
     ]
 
 
@@ -309,7 +323,8 @@ def _table_rows(bindings: Sequence[Binding]) -> list[tuple[str, str, str]]:
     targets = _named([binding.targets for binding in bindings], first.outputs)
     steps = [_step_text(step) for step in first.steps]
     if first.stand_in is not None:
-        steps = [f"{first.stand_in.fill} for {', '.join(fold_names(first.absent))}"]
+        absent = fold_names(name for binding in bindings for name in binding.absent)
+        steps = [f"{first.stand_in.fill} for {', '.join(absent)}"]
     length = max(len(sources), len(targets), len(steps))
     padded = [list(cells) + [""] * (length - len(cells)) for cells in (sources, steps, targets)]
     return [

@@ -1,16 +1,87 @@
-"""What the conversion of a bundle would do, and what it made."""
+"""What there is of bundles, what the conversion of one would do, and what it made."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from converter.bundle import BundleConversion, BundlePlan
 from converter.manifest import Totals
-from converter.report import Report, amount, columns, size_text
+from converter.report import Report, amount, columns, of_plan, size_text
+from converter.report import of_models as models_alone
+from converter.rules.bundle_file import BundleFile, Member
+from converter.rules.rule_file import RuleFile
 
 
-def of_bundle_plan(plan: BundlePlan) -> Report:
-    """Report the members of a bundle, what each takes, and what they agree on."""
+def of_models(rule_files: Sequence[RuleFile], bundle_files: Sequence[BundleFile]) -> Report:
+    """Report the models and the bundles that come with the package."""
+    alone = models_alone(rule_files)
+    rows = [(file.bundle, f"{file.title} ({len(file.members)} models)") for file in bundle_files]
+    text = f"{alone.text}\n\nBundles, for --bundle:\n{columns(rows)}"
+    bundles = [_bundle_json(bundle_file) for bundle_file in bundle_files]
+    return Report("models", text, {**alone.result, "bundles": bundles})
+
+
+def of_bundle_file(bundle_file: BundleFile) -> Report:
+    """Report one bundle: its sources, its members, and what they must agree on."""
+    sources = [
+        ("  source", name, source.file, f"prefix {source.source_prefix}")
+        if source.source_prefix
+        else ("  source", name, source.file, "")
+        for name, source in bundle_file.sources.items()
+    ]
+    members = [
+        ("  member", name, _rules_of(member), f"from {member.source}")
+        for name, member in bundle_file.members.items()
+    ]
+    agreed = [f"  agree   {item.that.text}: {item.because}" for item in bundle_file.agree]
+    lines = [
+        f"{bundle_file.bundle}: {bundle_file.title}",
+        columns([*sources, *members]),
+        *agreed,
+        f"  rules   {bundle_file.name}",
+    ]
+    return Report(
+        "models", "\n".join(lines), {"models": [], "bundles": [_bundle_json(bundle_file)]}
+    )
+
+
+def _rules_of(member: Member) -> str:
+    """Return what a member's rules are, with its variant and the dims that it sets."""
+    chosen = [*member.variant, *(f"{name} = {value}" for name, value in member.dims.items())]
+    rules = member.model or member.rules or ""
+    return f"{rules} ({', '.join(chosen)})" if chosen else rules
+
+
+def _bundle_json(bundle_file: BundleFile) -> dict[str, object]:
+    return {
+        "name": bundle_file.bundle,
+        "title": bundle_file.title,
+        "about": bundle_file.about,
+        "rules": bundle_file.name,
+        "sha256": bundle_file.sha256,
+        "sources": {
+            name: {"file": source.file, "source_prefix": source.source_prefix}
+            for name, source in bundle_file.sources.items()
+        },
+        "members": {
+            name: {
+                "source": member.source,
+                "rules": member.model or member.rules,
+                "variant": list(member.variant),
+                "dims": dict(member.dims),
+            }
+            for name, member in bundle_file.members.items()
+        },
+        "agree": [{"that": a.that.text, "because": a.because} for a in bundle_file.agree],
+    }
+
+
+def of_bundle_plan(plan: BundlePlan, *, table: bool, whole: bool) -> Report:
+    """Report the members of a bundle, what each takes, and what they agree on.
+
+    ``table`` adds the whole plan of each member, with a row per target, ``whole`` unfolded.
+    """
     rows = [
         (
             f"  {name}",
@@ -22,7 +93,7 @@ def of_bundle_plan(plan: BundlePlan) -> Report:
         for name, member in plan.plans.items()
     ]
     agreed = [f"  agreed   {record.that}: {record.because}" for record in plan.agreed]
-    whole = f"  total    {size_text(plan.total_bytes)}; every tensor of every source has its member"
+    total = f"  total    {size_text(plan.total_bytes)}; every tensor of every source has its member"
     title = f"{plan.bundle_file.bundle}: {plan.bundle_file.title}"
     result = {
         "bundle": plan.bundle_file.bundle,
@@ -39,7 +110,11 @@ def of_bundle_plan(plan: BundlePlan) -> Report:
         },
         "agreed": [record.that for record in plan.agreed],
     }
-    return Report("plan", "\n".join([title, columns(rows), *agreed, whole]), result)
+    texts = ["\n".join([title, columns(rows), *agreed, total])]
+    if table:
+        for name, member in plan.plans.items():
+            texts.append(f"{name} = {of_plan(member, table=True, whole=whole).text}")
+    return Report("plan", "\n\n".join(texts), result)
 
 
 def of_bundle_conversion(conversion: BundleConversion) -> Report:

@@ -4,19 +4,28 @@
 
     >>> sequence(size)([1, 2])
     (1, 2)
+
+``read_back`` reads a whole file that this package wrote, and takes nothing but its very bytes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from itertools import zip_longest
 from typing import Any, TypeAlias, TypeVar
+
+from converter import strict_json
+from converter.canonical import FORMAT_VERSION
+from converter.errors import SourceError
 
 T = TypeVar("T")
 
 Reader: TypeAlias = Callable[[object], Any]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHANGED = "the file was changed after it was written; convert the source again"
+_EXCERPT_BYTES = 40
 
 
 class WrongJsonError(Exception):
@@ -127,3 +136,69 @@ def _inside(key: str, reader: Callable[[object], T], value: object) -> T:
 
 def _wrong(expected: str, value: object) -> WrongJsonError:
     return WrongJsonError(expected, f"{value!r:.60}")
+
+
+def read_back(
+    data: bytes, what: str, read: Callable[[object], T], dump: Callable[[T], bytes], *, where: str
+) -> T:
+    """Read a file of this package back; ``what`` is what it is, ``where`` names it in errors.
+
+    Raises SourceError when it is not strict JSON, of a format version that is not known, or not
+    to the byte what ``dump`` writes.
+    """
+    document = strict_json.parse(data, where=where)
+    if not isinstance(document, dict) or "format" not in document:
+        raise SourceError(f"not a {what}", where=where, expected="an object with a 'format'")
+    version = document.pop("format")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise SourceError(
+            "a format version that this program does not know",
+            code="format",
+            where=where,
+            expected=str(FORMAT_VERSION),
+            got=repr(version),
+            hint="convert the source again with this version, or install the version that wrote it",
+        )
+    try:
+        value = read(document)
+        written = dump(value)
+    except RecursionError as error:
+        too_deep = f"not a {what}: it nests too deeply"
+        raise SourceError(too_deep, code=what, where=where, hint=_CHANGED) from error
+    except WrongJsonError as error:
+        place = " / ".join(error.path)
+        raise SourceError(
+            f"not a {what}, at {place}" if place else f"not a {what}",
+            code=what,
+            where=where,
+            tensor=error.path[1] if len(error.path) > 1 and error.path[0] == "tensors" else None,
+            expected=error.expected,
+            got=error.got,
+            hint=_CHANGED,
+        ) from error
+    _require_bytes(written, data, what, where)
+    return value
+
+
+def first_difference(expected: bytes, got: bytes) -> tuple[int, bytes, bytes]:
+    """Return the number, from 1, of the first line in which two texts differ, and both lines."""
+    pairs = zip_longest(expected.split(b"\n"), got.split(b"\n"))
+    number, pair = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    return number, pair[0] or b"", pair[1] or b""
+
+
+def _require_bytes(expected: bytes, got: bytes, what: str, where: str) -> None:
+    """Raise SourceError, with the first line that differs, unless both are the same."""
+    if expected == got:
+        return
+    number, want, have = first_difference(expected, got)
+    shorter = min(len(want), len(have))
+    at = next((n for n in range(shorter) if want[n] != have[n]), shorter)
+    raise SourceError(
+        f"not written as a {what} is, from character {at + 1} of this line on",
+        code=what,
+        where=f"{where}:{number}",
+        expected=repr(want[at : at + _EXCERPT_BYTES])[1:],
+        got=repr(have[at : at + _EXCERPT_BYTES])[1:],
+        hint=_CHANGED,
+    )

@@ -31,26 +31,18 @@ from converter.errors import ConverterError, SourceError, UsageError
 from converter.finding import Finding
 from converter.layout import REWRITTEN, Layout, layouts
 from converter.manifest import FileRecord, Manifest
+from converter.typed_json import first_difference
 from converter.verify_weights import check_weights
 
 Level = Literal["header", "full"]
 Progress = Callable[[int, int], None]
 
 _PROVEN = {
-    level: f"proven right are {proven}; what may have changed is {rest}. Convert the source again"
-    for level, proven, rest in (
-        (
-            "header",
-            "names, dtypes, shapes, offsets, sizes and totals",
-            "anything else",
-        ),
-        (
-            "full",
-            "names, dtypes, shapes, offsets, sizes, digests and totals",
-            "tool, model, rules, sources, aliases, dropped, stand_ins, out_of_scope, or the "
-            "sources, steps and stats of tensors",
-        ),
-    )
+    "header": "proven right are names, dtypes, shapes, offsets, sizes and totals; anything else "
+    "may have changed. Convert the source again",
+    "full": "proven right are names, dtypes, shapes, offsets, sizes, digests and totals; what may "
+    "have changed is tool, model, rules, sources, aliases, dropped, stand_ins, out_of_scope, or "
+    "the sources, steps and stats of tensors. Convert the source again",
 }
 _TEXTS = (MANIFEST_NAME, SUMS_NAME, INDEX_NAME)
 _SUM_OF_MANIFEST = re.compile(rb"^([0-9a-f]{64})  manifest\.json$", re.MULTILINE)
@@ -246,7 +238,7 @@ def _check_manifest(
     if digest := _foreign_digest(texts):
         yield Finding(
             "digest",
-            f"{MANIFEST_NAME} is not the one that {SUMS_NAME} was written for",
+            f"not the manifest that {SUMS_NAME} was written for",
             str(directory / MANIFEST_NAME),
             expected=f"sha256 {digest}",
             got=f"sha256 {sha256(texts[MANIFEST_NAME])}",
@@ -269,7 +261,7 @@ def _foreign_digest(texts: Mapping[str, bytes]) -> str | None:
 
 
 def _first_difference(expected: bytes, got: bytes) -> tuple[int, str, str]:
-    number, want, have = manifests.first_difference(expected, got)
+    number, want, have = first_difference(expected, got)
     return number, want.decode(), have[:_SHOWN_BYTES].decode(errors="backslashreplace")
 
 

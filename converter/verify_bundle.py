@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converter import bundle_record
-from converter.bundle_record import BUNDLE_NAME, BundleRecord
+from converter.bundle_record import BUNDLE_NAME, BundleRecord, Fact, facts_of, not_the_member
 from converter.canonical import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, encode_sums
 from converter.digest import sha256
 from converter.errors import SourceError
 from converter.finding import Finding
 from converter.layout import REWRITTEN
+from converter.manifest import Manifest
+from converter.typed_json import first_difference
 from converter.verify import Level, Progress, Verification, verify
+
+_SHOWN_BYTES = 200
 
 
 def verify_bundle(directory: Path, *, level: Level, jobs: int, progress: Progress) -> Verification:
     """Check every file of a bundle; differences are findings, never exceptions.
 
-    Raises SourceError when a file or directory cannot be read.
+    Raises UsageError for another level, and SourceError when a file or directory cannot be read.
     """
-    path = directory / BUNDLE_NAME
     try:
-        text = path.read_bytes()
-        names = sorted(os.listdir(directory))
+        kinds = {name: os.lstat(directory / name).st_mode for name in os.listdir(directory)}
+        texts = {
+            name: (directory / name).read_bytes()
+            for name in (BUNDLE_NAME, SUMS_NAME)
+            if stat.S_ISREG(kinds.get(name, 0))
+        }
+        if BUNDLE_NAME not in texts:
+            what = "not a bundle: its record is no regular file"
+            finding = Finding("kind", what, str(directory / BUNDLE_NAME), hint=REWRITTEN)
+            return Verification(directory, None, (finding,), 0)
+        record = bundle_record.load(texts[BUNDLE_NAME], where=str(directory / BUNDLE_NAME))
     except OSError as error:
-        raise SourceError(
-            f"cannot be read: {error.strerror}", code="io", where=str(path)
-        ) from error
-    try:
-        record = bundle_record.load(text, where=str(path))
+        where = str(error.filename or directory)
+        raise SourceError(f"cannot be read: {error.strerror}", code="io", where=where) from error
     except SourceError as error:
         return Verification(directory, None, error.findings, 0)
-    members = [
-        verify(directory / name, level=level, jobs=jobs, progress=progress)
+    members = {
+        name: verify(directory / name, level=level, jobs=jobs, progress=progress)
         for name in record.members
-        if name in names and (directory / name).is_dir()
+        if stat.S_ISDIR(kinds.get(name, 0))
+    }
+    findings = [
+        *_check_listing(directory, record, kinds),
+        *_check_members(directory, record, members),
+        *_check_record(directory, record, members),
+        *_check_sums(directory, record, texts),
+        *(finding for member in members.values() for finding in member.findings),
     ]
-    found = [
-        *_check_listing(directory, record, names),
-        *_check_members(directory, record, names),
-        *_check_sums(directory, record, text, names),
-    ]
-    findings = (*found, *(finding for member in members for finding in member.findings))
-    data_bytes = sum(member.data_bytes for member in members)
-    return Verification(directory, None, findings, data_bytes, tuple(members))
+    data_bytes = sum(member.data_bytes for member in members.values())
+    return Verification(directory, None, tuple(findings), data_bytes, tuple(members.values()))
 
 
-def _check_listing(directory: Path, record: BundleRecord, names: list[str]) -> Iterator[Finding]:
+def _check_listing(
+    directory: Path, record: BundleRecord, kinds: Mapping[str, int]
+) -> Iterator[Finding]:
     expected = {*record.members, BUNDLE_NAME, SUMS_NAME}
-    for name in sorted(expected - {*names}):
+    for name in sorted(expected - kinds.keys()):
         yield Finding("missing", "it is missing", str(directory / name), hint=REWRITTEN)
-    for name in sorted({*names} - expected - {SIGNATURE_NAME}):
+    for name in sorted(kinds.keys() - expected - {SIGNATURE_NAME}):
         yield Finding(
             "extra",
             "something that the bundle does not list",
@@ -60,49 +73,92 @@ def _check_listing(directory: Path, record: BundleRecord, names: list[str]) -> I
             expected=", ".join(sorted(expected)),
             hint="remove it, or keep it elsewhere",
         )
-    for name in names:
-        path = directory / name
-        if name in expected and (path.is_symlink() or path.is_dir() != (name in record.members)):
-            yield Finding("kind", "not what the bundle wrote there", str(path), hint=REWRITTEN)
-
-
-def _check_members(directory: Path, record: BundleRecord, names: list[str]) -> Iterator[Finding]:
-    for name, digest in _manifest_digests(directory, record, names).items():
-        if digest != record.members[name].manifest_sha256:
+    for name, mode in sorted(kinds.items()):
+        is_right = stat.S_ISDIR(mode) if name in record.members else stat.S_ISREG(mode)
+        if name in {*expected, SIGNATURE_NAME} and not is_right:
             yield Finding(
-                "bundle",
-                f"{name} is not the member that the bundle was published with",
-                str(directory / name / MANIFEST_NAME),
-                expected=f"sha256 {record.members[name].manifest_sha256}",
-                got=f"sha256 {digest}",
-                hint="members of different bundles do not fit together; convert the bundle again",
+                "kind",
+                "not what the bundle wrote there",
+                str(directory / name),
+                expected="a directory" if name in record.members else "a regular file",
+                hint=REWRITTEN,
             )
 
 
-def _manifest_digests(directory: Path, record: BundleRecord, names: list[str]) -> Mapping[str, str]:
-    paths = {name: directory / name / MANIFEST_NAME for name in record.members if name in names}
-    return {name: sha256(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+def _check_members(
+    directory: Path, record: BundleRecord, members: Mapping[str, Verification]
+) -> Iterator[Finding]:
+    """Yield every member whose manifest is another than the one that was published."""
+    for name in members:
+        path = directory / name / MANIFEST_NAME
+        if not path.is_file() or path.is_symlink():
+            continue  # what verifies the member says so
+        try:
+            got = sha256(path.read_bytes())
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+            raise SourceError(what, code="io", where=str(path)) from error
+        expected = record.members[name].manifest_sha256
+        if got != expected:
+            yield not_the_member(name, where=str(path), expected=expected, got=got)
+
+
+def _check_record(
+    directory: Path, record: BundleRecord, members: Mapping[str, Verification]
+) -> Iterator[Finding]:
+    """Compare what the record says of its members with what their manifests say."""
+    unread = {name for name in record.members if name not in members}
+    facts: dict[str, Fact] = {}
+    said: list[tuple[str, object, object]] = []
+    for name, member in members.items():
+        manifest, stated = member.manifest, record.members[name]
+        if manifest is None:
+            unread.add(name)
+            continue
+        facts |= _facts_of(name, manifest)
+        said += [
+            (f"model of {name}", manifest.model.name, stated.model),
+            (f"content_sha256 of {name}", manifest.content_sha256, stated.content_sha256),
+            (f"source of {name}", manifest.sources, record.sources.get(stated.source)),
+        ]
+    for agreed in record.agreed:
+        for fact, value in agreed.values.items():
+            if fact.partition(".")[0] not in unread:
+                said.append((f"agreed: {fact}", facts.get(fact), value))
+    for field, expected, got in said:
+        if expected != got:
+            yield Finding(
+                "differs",
+                f"{field} differs from what the manifest says",
+                str(directory / BUNDLE_NAME),
+                expected=str(expected),
+                got=str(got),
+                hint=REWRITTEN,
+            )
+
+
+def _facts_of(name: str, manifest: Manifest) -> Mapping[str, Fact]:
+    model = manifest.model
+    return facts_of(name, dims=model.dims, conventions=model.conventions, audio=model.audio)
 
 
 def _check_sums(
-    directory: Path, record: BundleRecord, text: bytes, names: list[str]
+    directory: Path, record: BundleRecord, texts: Mapping[str, bytes]
 ) -> Iterator[Finding]:
-    if SUMS_NAME not in names:
+    if SUMS_NAME not in texts:
         return
     digests = {
         f"{name}/{MANIFEST_NAME}": member.manifest_sha256 for name, member in record.members.items()
     }
-    expected = encode_sums({**digests, BUNDLE_NAME: sha256(text)})
-    got = (directory / SUMS_NAME).read_bytes()
-    if got != expected:
-        lines = zip(expected.split(b"\n"), [*got.split(b"\n"), b""], strict=False)
-        want, have = next((pair for pair in lines if pair[0] != pair[1]), (b"", b"more lines"))
+    expected = encode_sums({**digests, BUNDLE_NAME: sha256(texts[BUNDLE_NAME])})
+    if texts[SUMS_NAME] != expected:
+        number, want, have = first_difference(expected, texts[SUMS_NAME])
         about = want.rpartition(b"  ")[2].decode() or "the end"
         yield Finding(
             "differs",
-            f"the line of {about} differs, or that file was changed",
+            f"line {number} ({about}) differs, or that file was changed",
             str(directory / SUMS_NAME),
             expected=want.decode(),
-            got=have.decode(errors="backslashreplace"),
+            got=have[:_SHOWN_BYTES].decode(errors="backslashreplace"),
             hint=REWRITTEN,
         )

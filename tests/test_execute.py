@@ -1,6 +1,7 @@
 import hashlib
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def test_the_number_of_torch_s_threads_is_left_as_it_was(tmp_path: Path) -> None
     try:
         convert(tmp_path, toy_tensors(), jobs=2)
         assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # a new thread begins with the number last set
+            assert pool.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
 

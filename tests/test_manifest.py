@@ -84,17 +84,18 @@ def texts(least: int = 1) -> st.SearchStrategy[str]:
 
 
 SIZES = st.integers(0, 1 << 62)
+INTEGERS = st.integers(-(1 << 62), 1 << 62)
 REALS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,9}", fullmatch=True)
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 FACTS = st.dictionaries(
-    texts(), texts(0) | st.integers() | REALS | st.booleans() | st.none(), max_size=3
+    texts(), texts(0) | INTEGERS | REALS | st.booleans() | st.none(), max_size=3
 )
 DIMS = st.recursive(SIZES, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
 FILES = st.builds(FileRecord, texts(), SIZES, DIGESTS, st.none() | DIGESTS)
 STEPS = st.dictionaries(
     st.sampled_from(["split", "cast"]),
-    st.dictionaries(texts(), st.integers() | REALS | texts() | st.lists(SIZES), max_size=2),
+    st.dictionaries(texts(), INTEGERS | REALS | texts() | st.lists(SIZES), max_size=2),
     min_size=1,
     max_size=1,
 )

@@ -65,7 +65,7 @@ def rewrite(out: Path, change: Callable[[Manifest], Manifest], *, sums: bool = F
     (out / "manifest.json").write_bytes(text)
 
 
-def with_tensor(manifest: Manifest, name: str, **changes: Any) -> Manifest:
+def with_tensor(manifest: Manifest, name: str, /, **changes: Any) -> Manifest:
     tensors = [replace(t, **changes) if t.name == name else t for t in manifest.tensors]
     return replace(manifest, tensors=tuple(tensors))
 
@@ -132,7 +132,7 @@ def test_no_changed_byte_of_any_file_is_missed(out: Path) -> None:
     owners = regions(out)
     for file in sorted(out.iterdir()):
         data = file.read_bytes()
-        places = chance.sample(range(len(data)), min(len(data), 100))
+        places = chance.sample(range(len(data)), min(len(data), 60))
         for at in places:
             flip(file, at, bits=chance.randrange(1, 256))
             found = findings(out)
@@ -350,7 +350,7 @@ def test_a_manifest_edited_with_care_is_not_the_one_that_was_written(
 ) -> None:
     rewrite(out, edit)
     finding = only(out)
-    assert finding.what == "manifest.json is not the one that SHA256SUMS was written for"
+    assert finding.what == "not the manifest that SHA256SUMS was written for"
     assert finding.where == str(out / "manifest.json")
     assert "proven right are names, dtypes, shapes, offsets, sizes, digests" in str(finding.hint)
     assert "what may have changed is tool, model, rules" in str(finding.hint)
@@ -430,8 +430,7 @@ def test_a_damaged_line_of_the_sums_is_told_with_its_file(out: Path, line: int) 
 
 
 def test_a_damaged_entry_of_the_index_names_the_tensor(out: Path) -> None:
-    text = (out / INDEX).read_text()
-    (out / INDEX).write_text(text.replace('"mask": "model-00003', '"mask": "model-00001'))
+    flip(out / INDEX, (out / INDEX).read_bytes().index(b'"mask": "model-0000') + 19)
     finding = only(out)
     assert (finding.tensor, finding.where) == ("mask", str(out / INDEX))
 
@@ -444,7 +443,7 @@ def test_a_manifest_that_is_none_is_a_finding_not_an_exception(out: Path, text: 
     verification = api.verify(out)
     assert verification.manifest is None
     last = verification.findings[-1]
-    assert last.what == "manifest.json is not the one that SHA256SUMS was written for"
+    assert last.what == "not the manifest that SHA256SUMS was written for"
 
 
 # What cannot be checked at all

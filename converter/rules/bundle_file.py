@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.errors import RuleError
+from converter.finding import Finding, closest
 from converter.manifest import Dim
 from converter.rules import expression, strict_yaml, structure
 from converter.rules.expression import Expression
+from converter.rules.strict_yaml import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,22 @@ class BundleFile:
         """Return ``file:line``."""
         return f"{self.name}:{line}"
 
+    def members_of(self, source: str) -> list[str]:
+        """Return the members that read a source."""
+        return [name for name, member in self.members.items() if member.source == source]
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether a YAML file says of itself that it is a bundle; a broken one does not."""
+    try:
+        document = strict_yaml.parse(strict_yaml.read(path), strict_yaml.display_name(path))
+    except (OSError, RuleError):
+        return False
+    return isinstance(document.value, dict) and "bundle" in document.value
+
 
 def load(path: Path) -> BundleFile:
-    """Read and parse a bundle file. Raises RuleError, with all findings."""
+    """Read and parse a bundle file. Raises RuleError, with all findings and their lines."""
     try:
         text = strict_yaml.read(path)
     except OSError as error:
@@ -76,10 +91,7 @@ def load(path: Path) -> BundleFile:
     if findings:
         raise RuleError.of(findings)
     top: Any = document.value
-
-    def line(*keys: str | int) -> int:
-        return int(document.where(keys).rpartition(":")[2])
-
+    agreements, findings = _agreements(document, top.get("agree", ()))
     bundle_file = BundleFile(
         name=document.name,
         sha256=hashlib.sha256(text).hexdigest(),
@@ -88,18 +100,20 @@ def load(path: Path) -> BundleFile:
         title=top["title"],
         about=top.get("about", ""),
         sources={
-            name: BundleSource(line("sources", name), item["file"], item.get("source_prefix", ""))
+            name: BundleSource(
+                document.line(("sources", name)), item["file"], item.get("source_prefix", "")
+            )
             for name, item in top["sources"].items()
         },
         members={
-            name: _member(item, line("members", name)) for name, item in top["members"].items()
+            name: _member(item, document.line(("members", name)))
+            for name, item in top["members"].items()
         },
-        agree=tuple(
-            _agreement(item, document.where(("agree", n)), line("agree", n))
-            for n, item in enumerate(top.get("agree", ()))
-        ),
+        agree=agreements,
     )
-    _check_sources(bundle_file)
+    findings += [*_check_sources(bundle_file), *_check_mentioned(bundle_file)]
+    if findings:
+        raise RuleError.of(findings)
     return bundle_file
 
 
@@ -115,23 +129,81 @@ def _member(item: Any, line: int) -> Member:
     )
 
 
-def _agreement(item: Any, where: str, line: int) -> Agreement:
-    try:
-        return Agreement(line, expression.parse(item["that"]), item["because"])
-    except RuleError as error:
-        finding = error.findings[0]
-        raise RuleError(
-            finding.what, code=finding.code, where=where, expected=finding.expected
-        ) from error
+def _agreements(document: Document, items: Any) -> tuple[tuple[Agreement, ...], list[Finding]]:
+    agreements, findings = [], []
+    for number, item in enumerate(items):
+        line = document.line(("agree", number))
+        try:
+            agreements.append(Agreement(line, expression.parse(item["that"]), item["because"]))
+        except RuleError as error:
+            fact = error.findings[0]
+            where = document.where(("agree", number, "that"))
+            findings.append(
+                Finding(fact.code, fact.what, where, expected=fact.expected, hint=fact.hint)
+            )
+    return tuple(agreements), findings
 
 
-def _check_sources(bundle_file: BundleFile) -> None:
+def _check_sources(bundle_file: BundleFile) -> Iterator[Finding]:
     for name, member in bundle_file.members.items():
         if member.source not in bundle_file.sources:
-            raise RuleError(
+            yield unknown(
+                "source",
                 f"the member {name!r} reads a source that the bundle does not list",
-                code="source",
-                where=bundle_file.where(member.line),
-                expected=f"one of {', '.join(bundle_file.sources)}",
-                got=member.source,
+                bundle_file.where(member.line),
+                member.source,
+                bundle_file.sources,
             )
+    for name, source in bundle_file.sources.items():
+        if not bundle_file.members_of(name):
+            yield Finding(
+                "source",
+                "a source that no member reads",
+                bundle_file.where(source.line),
+                expected="a member for every source",
+                got=name,
+                hint="add a member that reads it, or leave it out",
+            )
+    files: dict[str, str] = {}
+    for name, source in bundle_file.sources.items():
+        if (first := files.setdefault(source.file, name)) and first != name:
+            yield Finding(
+                "source",
+                "two sources are one file",
+                bundle_file.where(source.line),
+                expected="one source for each file",
+                got=f"{first} and {name} are {source.file}",
+                hint="let the members of both read one source",
+            )
+
+
+def _check_mentioned(bundle_file: BundleFile) -> Iterator[Finding]:
+    """Check that conditions speak of members; of what these have, only their rule files know."""
+    for agreement in bundle_file.agree:
+        where = bundle_file.where(agreement.line)
+        for name in sorted(agreement.that.names):
+            member, dot, _ = name.partition(".")
+            if not dot:
+                yield Finding(
+                    "agree",
+                    "a condition between members that names none",
+                    where,
+                    expected="member.dim, member.convention or member.audio",
+                    got=repr(name),
+                )
+            elif member not in bundle_file.members:
+                what = f"{agreement.that.text!r} mentions a member that the bundle does not have"
+                yield unknown("unknown-member", what, where, member, bundle_file.members)
+
+
+def unknown(code: str, what: str, where: str, name: str, known: Mapping[str, object]) -> Finding:
+    """Return the finding that a name is none of those that are known."""
+    near = closest(name, known)
+    return Finding(
+        code,
+        what,
+        where,
+        expected=f"one of {', '.join(known)}",
+        got=repr(name),
+        hint=f"did you mean {near!r}?" if near else None,
+    )

@@ -96,13 +96,22 @@ class _Assignment:
 def expand(rule_file: RuleFile, settings: Settings) -> Expansion:
     """Write out a rule file. Never raises for a fault of the file: it is in ``findings``."""
     expander = _Expander(rule_file, settings)
-    return Expansion(
-        units=tuple(expander.all_units()),
-        drops=tuple(expander.all_drops()),
-        aliases=tuple(expander.all_aliases()),
-        allow_nan=frozenset(expander.all_allowed()),
-        findings=tuple(expander.findings),
-    )
+    try:
+        return expander.expansion()
+    except _EndlessError:
+        finding = Finding(
+            "range",
+            "the indices have too many values",
+            rule_file.name,
+            expected=f"at most {MAX_VALUES:,} repetitions of all rules together",
+            got="more",
+            hint="look for a dim that is too large",
+        )
+        return Expansion((), (), (), frozenset(), (finding,))
+
+
+class _EndlessError(Exception):
+    """There are more repetitions than any checkpoint has tensors."""
 
 
 class _Expander:
@@ -112,6 +121,15 @@ class _Expander:
         self.prefix = settings.source_prefix + settings.scope.prefix
         self.findings: list[Finding] = []
         self.left = MAX_VALUES
+
+    def expansion(self) -> Expansion:
+        return Expansion(
+            units=tuple(self.all_units()),
+            drops=tuple(self.all_drops()),
+            aliases=tuple(self.all_aliases()),
+            allow_nan=frozenset(self.all_allowed()),
+            findings=tuple(self.findings),
+        )
 
     def all_units(self) -> Iterator[Unit]:
         """Yield units in execution order: consecutive rules over one index, index by index."""
@@ -143,7 +161,8 @@ class _Expander:
     def note(self, error: RuleError, line: int) -> None:
         for finding in error.findings:
             where = finding.where or self.rule_file.where(line)
-            self.findings.append(replace(finding, where=where))
+            hint = finding.hint or "correct the rule, or the dims that it is for"
+            self.findings.append(replace(finding, where=where, hint=hint))
 
     def assignments(
         self, repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str] = frozenset()
@@ -174,12 +193,7 @@ class _Expander:
         """Count one repetition; there is an end to them, whatever the dims."""
         self.left -= 1
         if self.left < 0:
-            raise RuleError(
-                "the indices have too many values",
-                code="range",
-                expected=f"at most {MAX_VALUES:,} repetitions of all rules together",
-                hint="look for a dim that is too large",
-            )
+            raise _EndlessError
 
     def source_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
         return tuple(

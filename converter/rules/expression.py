@@ -95,10 +95,11 @@ class Expression:
                 hint=f"did you mean {near!r}?" if near else "declare it, or correct the name",
             ) from error
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            known = sorted(self.names & values.keys())
             raise RuleError(
                 f"{self.text!r} has no value: {error}",
                 code="expression",
-                got=", ".join(f"{name} = {values[name]}" for name in sorted(self.names)) or None,
+                got=", ".join(f"{name} = {values[name]}" for name in known) or None,
             ) from error
 
 

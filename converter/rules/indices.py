@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from converter.errors import RuleError
 from converter.rules.expression import Value
 from converter.rules.rule_file import Range
 
-# More than the tensors that the header of one file can list.
-MAX_VALUES = 1 << 20
+# Several times the tensors of the largest checkpoints that there are.
+MAX_VALUES = 1 << 19
 
 
 def index_range(bounds: Range, values: Mapping[str, Value]) -> range:
-    """Return the integers of a range, both ends included; raises RuleError for too many."""
-    first, last = bounds.first.evaluate(values), bounds.last.evaluate(values)
+    """Return the integers of a range, both ends included; raises RuleError where it stands."""
+    try:
+        first, last = bounds.first.evaluate(values), bounds.last.evaluate(values)
+    except RuleError as error:
+        raise RuleError.of([replace(f, where=bounds.where) for f in error.findings]) from error
     if last - first >= MAX_VALUES:
         raise RuleError(
             "an index has too many values",
             code="range",
+            where=bounds.where,
             expected=f"at most {MAX_VALUES:,}",
             got=f"{first}..{last}",
+            hint="look for a dim that is too large",
         )
     return range(first, last + 1)
 

@@ -88,6 +88,7 @@ def _unknown_overrides(document: Document) -> Iterator[Finding]:
                             where,
                             expected=f"something like {declared[name]}",
                             got=str(value),
+                            hint="a number stays a number, and a list a list",
                         )
 
 
@@ -175,11 +176,13 @@ class _Checker:
         mentioned = frozenset().union(*inside, *outside, *steps, *when)
         bound = [ranges[name].names for name in with_bounds(ranges, mentioned)]
         expected = f"in every name of {side}, and nowhere else"
+        hint = f"{field} makes one list of all its values; leave it out to repeat the rule instead"
+        places = ((other, outside), ("steps", steps), ("when", when), ("index", bound))
+        found = [f"stands in {place} too" for place, held in places if _in_any(index, held)]
         if not all(index in names for names in inside):
-            yield Finding(field, f"{what} is not in every name of {side}", where, expected=expected)
-        for place, held in ((other, outside), ("steps", steps), ("when", when), ("index", bound)):
-            if any(index in names for names in held):
-                yield Finding(field, f"{what} stands in {place} too", where, expected=expected)
+            found.insert(0, f"is not in every name of {side}")
+        for fact in found:
+            yield Finding(field, f"{what} {fact}", where, None, expected, repr(index), hint)
 
     def repeat(self, repeat: Repeat, line: int) -> Iterator[Finding]:
         yield from self.ranges(repeat.ranges)
@@ -189,7 +192,7 @@ class _Checker:
     def ranges(self, ranges: Mapping[str, Range]) -> Iterator[Finding]:
         earlier = set(self.values)
         for name, bounds in ranges.items():
-            yield from self.numbers([bounds.first, bounds.last], bounds.line, earlier)
+            yield from self.numbers_at([bounds.first, bounds.last], bounds.where, earlier)
             earlier.add(name)
 
     def known(self, repeat: Repeat) -> set[str]:
@@ -220,6 +223,7 @@ class _Checker:
                         f"the word {hole.text!r} stands in the canonical name {template.text!r}",
                         where,
                         expected="indices, sets and expressions over numbers",
+                        got=f"{{{hole.text}}}",
                         hint="words are for source names; a set has a text for either side",
                     )
                     continue
@@ -230,10 +234,19 @@ class _Checker:
     def numbers(
         self, expressions: Iterable[Expression], line: int, known: Names
     ) -> Iterator[Finding]:
+        return self.numbers_at(expressions, self.rule_file.where(line), known)
+
+    def numbers_at(
+        self, expressions: Iterable[Expression], where: str, known: Names
+    ) -> Iterator[Finding]:
         for expression in expressions:
             for name in sorted(expression.names - set(known)):
                 what = f"{name!r} in {expression.text!r} is no dim, derived name or index"
-                yield _unknown(name, f"{what} that holds here", self.rule_file.where(line), known)
+                yield _unknown(name, f"{what} that holds here", where, known)
+
+
+def _in_any(name: str, held: Iterable[Names]) -> bool:
+    return any(name in names for names in held)
 
 
 def _expressions(parameters: Mapping[str, object]) -> list[Expression]:

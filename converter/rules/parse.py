@@ -38,6 +38,8 @@ from converter.steps.dtypes import NUMERIC, NUMERIC_TEXT
 
 T = TypeVar("T")
 
+_DOCS = "docs/rules.md describes names and expressions"
+
 # Facts of audio that the dims of the network settle, and so may be given as an expression.
 _AUDIO_SIZES = frozenset({"n_mels", "n_fft", "win_length", "hop_length", "pad_samples"})
 
@@ -134,7 +136,10 @@ class _Builder:
             return parse(text)
         except RuleError as error:
             where = self.document.where(path)
-            self.findings.extend(replace(finding, where=where) for finding in error.findings)
+            self.findings.extend(
+                replace(f, where=where, got=f.got or repr(text), hint=f.hint or _DOCS)
+                for f in error.findings
+            )
             return parse(instead)
 
     def note(
@@ -175,11 +180,11 @@ class _Builder:
         return tuple(self.template(text, (*path, n)) for n, text in enumerate(value))
 
     def range(self, value: Any, path: YamlPath) -> Range:
-        line = self.line(path)
+        where = self.document.where(path)
         if isinstance(value, str) and ".." in value:
             first, _, last = value.partition("..")
-            return Range(line, self.expression(first, path), self.expression(last, path))
-        return Range(line, expression.constant(0), expression.before(self.expression(value, path)))
+            return Range(where, self.expression(first, path), self.expression(last, path))
+        return Range(where, expression.constant(0), expression.before(self.expression(value, path)))
 
     def ranges(self, items: Any, path: YamlPath) -> dict[str, Range]:
         return {name: self.range(value, (*path, name)) for name, value in items.items()}
@@ -259,6 +264,7 @@ class _Builder:
                 path,
                 expected=NUMERIC_TEXT,
                 got=dtype,
+                hint="name the dtype that the tensor has where it is there",
             )
         return StandIn(fill, dtype)
 
@@ -298,6 +304,7 @@ class _Builder:
                 path,
                 expected="a dot, or other text, between a number and **",
                 got=name,
+                hint=f"write {name[:-2]}.**",
             )
         equals = expect["equals"] if isinstance(expect, dict) else None
         return Drop(

@@ -16,9 +16,9 @@ Fill = Literal["zeros", "ones"]
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The integers ``first`` to ``last``, both included."""
+    """The integers ``first`` to ``last``, both included; ``where`` is ``file:line``."""
 
-    line: int
+    where: str
     first: Expression
     last: Expression
 

@@ -25,6 +25,8 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
 _QUOTE = "quote it: inside [ ] or { }, and at the start of a value, quote what holds { } [ ] ,"
+_LOOK = "look at the indentation and the quotes here and on the lines before"
+_FIELDS = "docs/rules.md lists the fields"
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
@@ -75,12 +77,26 @@ def read(path: FilePath) -> bytes:
 def parse(text: bytes, name: str) -> Document:
     """Parse one YAML document; ``name`` stands for the file in errors. Raises RuleError."""
     if len(text) > MAX_BYTES:
-        raise RuleError("the file is too large", where=name, expected=f"at most {MAX_BYTES} bytes")
+        raise RuleError(
+            "the file is too large",
+            code="yaml",
+            where=name,
+            expected=f"at most {MAX_BYTES:,} bytes",
+            got="more",
+            hint="see that this is the file that is meant",
+        )
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
-        raise RuleError(f"not UTF-8: {error}", code="yaml", where=f"{name}:{line}") from error
+        raise RuleError(
+            f"not UTF-8: {error.reason}",
+            code="yaml",
+            where=f"{name}:{line}",
+            expected="text in UTF-8",
+            got=f"the byte {text[error.start]:#04x}",
+            hint="save the file as UTF-8",
+        ) from error
     lines = decoded.split("\n")
     try:
         loader = yaml.BaseLoader(decoded)
@@ -88,7 +104,7 @@ def parse(text: bytes, name: str) -> Document:
         line = decoded.count("\n", 0, error.position)
         raise _not_yaml(name, lines, line, f"the character {chr(error.character)!a}") from error
     try:
-        reader = _Reader(name, iter(loader.get_event, None))
+        reader = _Reader(name, lines, iter(loader.get_event, None))
         return Document(name, reader.document(), reader.lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -99,14 +115,19 @@ def parse(text: bytes, name: str) -> Document:
 
 
 def _not_yaml(name: str, lines: list[str], number: int, what: str) -> RuleError:
-    line = lines[min(number, len(lines) - 1)].strip()
+    line = _text(lines, number)
     return RuleError(
         f"not YAML: {what}",
         code="yaml",
         where=f"{name}:{number + 1}",
+        expected="YAML 1.2",
         got=line,
-        hint=_QUOTE if any(char in line for char in "{}[]") else None,
+        hint=_QUOTE if any(char in line for char in "{}[]") else _LOOK,
     )
+
+
+def _text(lines: list[str], number: int) -> str:
+    return lines[min(number, len(lines) - 1)].strip()
 
 
 def _line(event: yaml.Event) -> int:
@@ -120,8 +141,9 @@ def _is_nothing(event: yaml.Event) -> bool:
 class _Reader:
     """Builds plain values from the events of one document and notes their lines."""
 
-    def __init__(self, name: str, events: Iterator[yaml.Event]) -> None:
+    def __init__(self, name: str, text: list[str], events: Iterator[yaml.Event]) -> None:
         self.name = name
+        self.text = text
         self.events = events
         self.lines: dict[Path, int] = {}
 
@@ -129,21 +151,25 @@ class _Reader:
         next(self.events)
         start = next(self.events)
         if not isinstance(start, yaml.DocumentStartEvent):
-            raise RuleError("the file is empty", code="yaml", where=f"{self.name}:1")
+            raise self.error(start, "the file is empty", "name: value", hint=_FIELDS)
         if start.version or start.tags:
-            raise self.error(start, "a directive (%)", hint="leave it out")
+            raise self.error(start, "a directive (%)", "values alone", hint="leave it out")
         value = self.value(next(self.events), ())
         next(self.events)
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
-            raise self.error(after, "a second document in one file")
+            raise self.error(
+                after, "a second document in one file", "one", hint="give it a file of its own"
+            )
         return value
 
     def value(self, event: yaml.Event, path: Path) -> Plain:
         self.lines.setdefault(path, _line(event))
         self.refuse_extras(event)
         if len(path) > MAX_DEPTH:
-            raise self.error(event, "nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+            raise self.error(
+                event, "nested too deeply", f"at most {MAX_DEPTH} levels", hint="write it flatter"
+            )
         if isinstance(event, yaml.MappingStartEvent):
             return self.mapping(event, path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -153,35 +179,40 @@ class _Reader:
 
     def refuse_extras(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
-            raise self.error(event, f"an alias (*{event.anchor})", hint="write the value out")
+            what = f"an alias (*{event.anchor})"
+            raise self.error(event, what, "values alone", hint="write the value out")
         if isinstance(event, yaml.NodeEvent) and event.anchor:
-            raise self.error(event, f"an anchor (&{event.anchor})", hint="write the values out")
+            what = f"an anchor (&{event.anchor})"
+            raise self.error(event, what, "values alone", hint="write the values out")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            raise self.error(event, f"a tag ({event.tag})", hint="leave it out")
+            raise self.error(event, f"a tag ({event.tag})", "values alone", hint="leave it out")
 
     def mapping(self, start: yaml.MappingStartEvent, path: Path) -> dict[str, Plain]:
         result: dict[str, Plain] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key = self.key(event)
             if key in result:
-                raise self.error(event, f"the key {key!r} stands twice")
+                hint = f"keep one of the two; the other is on line {self.lines[*path, key]}"
+                what = f"the key {key!r} stands twice"
+                raise self.error(event, what, "each key once", hint=hint)
             here = (*path, key)
             self.lines[here] = _line(event)
             held = next(self.events)
             result[key] = self.value(held, here)
             if start.flow_style and len(result) == 1 and _is_nothing(held):
-                raise self.error(event, f"{{{key}}} is read as a mapping", hint=_QUOTE)
+                raise self.error(event, f"{{{key}}} is read as a mapping", "text", hint=_QUOTE)
         return result
 
     def key(self, event: yaml.Event) -> str:
         self.refuse_extras(event)
         if not isinstance(event, yaml.ScalarEvent):
-            raise self.error(event, "a key that is not text", hint=_QUOTE)
+            raise self.error(event, "a key that is not text", "text", hint=_QUOTE)
         if event.value == "<<" and event.style is None:
-            raise self.error(event, "a merge key (<<)", hint="write the values out")
+            raise self.error(event, "a merge key (<<)", "text", hint="write the values out")
         key = self.scalar(event)
         if not isinstance(key, str):
-            raise self.error(event, f"the key {event.value!r} is not text", hint="quote it")
+            what = f"the key {event.value!r} is not text"
+            raise self.error(event, what, "text", hint="quote it")
         return key
 
     def sequence(self, path: Path) -> list[Plain]:
@@ -193,7 +224,8 @@ class _Reader:
     def scalar(self, event: yaml.ScalarEvent) -> str | int | float | bool | None:
         text = str(event.value)
         if any("\ud800" <= char <= "\udfff" for char in text):
-            raise self.error(event, "half a surrogate pair, which is no character")
+            what = "half a surrogate pair, which is no character"
+            raise self.error(event, what, "whole characters", hint="write the character itself")
         if event.style is not None:
             return text
         if text in _NULL:
@@ -204,16 +236,25 @@ class _Reader:
             raise self.error(
                 event,
                 f"{text!r} is read differently by different YAML versions",
+                "a value that all of them read alike",
                 hint="quote it if it is text; else write true, false or a plain decimal number",
             )
         if not _FLOAT.fullmatch(text):
             return text
         if len(text) > _MAX_DIGITS or math.isinf(float(text)):
-            raise self.error(event, f"{text:.20}… is too large a number")
+            what = f"{text:.20}… is too large a number"
+            raise self.error(
+                event, what, "a number that fits in 64 bits", hint="look at its digits"
+            )
         return int(text) if _INTEGER.fullmatch(text) else float(text)
 
-    def error(
-        self, event: yaml.Event, what: str, *, expected: str | None = None, hint: str | None = None
-    ) -> RuleError:
-        where = f"{self.name}:{_line(event)}"
-        return RuleError(what, code="yaml", where=where, expected=expected, hint=hint)
+    def error(self, event: yaml.Event, what: str, expected: str, *, hint: str) -> RuleError:
+        line = _line(event)
+        return RuleError(
+            what,
+            code="yaml",
+            where=f"{self.name}:{line}",
+            expected=expected,
+            got=_text(self.text, line - 1),
+            hint=hint,
+        )

@@ -13,6 +13,7 @@ from converter.finding import Finding, closest
 from converter.rules.strict_yaml import Document
 from converter.steps import STEPS
 
+_DOCS = "docs/rules.md says what may stand here"
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list"}
 
 
@@ -54,7 +55,14 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
         required: Any = error.validator_value
         for missing in required:
             if missing not in instance:
-                yield Finding("field", f"{_place(path)} lacks the field {missing!r}", where)
+                yield Finding(
+                    "field",
+                    f"{_place(path)} lacks the field {missing!r}",
+                    where,
+                    expected=_described_field(error.schema, missing),
+                    got=f"the fields {', '.join(map(str, instance)) or '(none)'}",
+                    hint="add it",
+                )
     elif path[-2:-1] == ("steps",) and isinstance(instance, str) and instance not in STEPS:
         yield _unknown_step(instance, where, STEPS)
     else:
@@ -64,6 +72,7 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
             where,
             expected=_expected(error),
             got=_described(error.instance),
+            hint=_DOCS,
         )
 
 
@@ -87,7 +96,7 @@ def _unknown_fields(document: Document, error: ValidationError) -> Iterator[Find
             where,
             expected=f"one of {', '.join(sorted(known))}",
             got=repr(key),
-            hint=f"did you mean {near!r}?" if near else None,
+            hint=f"did you mean {near!r}?" if near else _DOCS,
         )
 
 
@@ -99,8 +108,13 @@ def _unknown_step(name: str, where: str, known: Iterable[str]) -> Finding:
         where,
         expected=f"one of {', '.join(sorted(known))}",
         got=repr(name),
-        hint=f"did you mean {near!r}?" if near else None,
+        hint=f"did you mean {near!r}?" if near else _DOCS,
     )
+
+
+def _described_field(schema: Any, name: str) -> str:
+    """Return what the schema says of a field, whether it says so itself or by reference."""
+    return f"{name}: {schema.get('properties', {}).get(name, {}).get('description', 'a value')}"
 
 
 def _place(path: tuple[str | int, ...]) -> str:

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from converter import bundle_record
-from converter.bundle_record import BUNDLE_NAME, BundleRecord
+from converter.bundle_record import BUNDLE_NAME, BundleRecord, not_the_member
 from converter.canonical import MANIFEST_NAME
 from converter.digest import sha256
 from converter.errors import MismatchError, SourceError
 from converter.finding import Finding
+from converter.runtime.device import resolve_device
 from converter.runtime.directory import reading
-from converter.runtime.load import load_model
-from converter.runtime.tensors import Check
+from converter.runtime.load import load_network
+from converter.runtime.tensors import Check, require_check
 
 
 def load_bundle(
@@ -31,12 +32,19 @@ def load_bundle(
     MismatchError when a member is missing or is not the one that the bundle was published with,
     and whatever ``load_model`` raises.
     """
+    require_check(check)
+    target = resolve_device(device)
     path = Path(path)
     record = _read_record(path)
+    # All members are looked at first, so that all that is wrong is told at once; what counts is
+    # that the manifest which a member is loaded by is the one of the record.
     findings = [f for name in record.members for f in _check_member(path, name, record)]
     if findings:
         raise MismatchError.of(findings)
-    return {name: load_model(path / name, device=device, check=check) for name in record.members}
+    return {
+        name: load_network(path / name, target, check, manifest_sha256=member.manifest_sha256)
+        for name, member in record.members.items()
+    }
 
 
 def _read_record(path: Path) -> BundleRecord:
@@ -61,13 +69,4 @@ def _check_member(path: Path, name: str, record: BundleRecord) -> list[Finding]:
     expected = record.members[name].manifest_sha256
     if got == expected:
         return []
-    return [
-        Finding(
-            "bundle",
-            f"{name} is not the member that the bundle was published with",
-            str(where),
-            expected=f"sha256 {expected}",
-            got=f"sha256 {got}",
-            hint="members of different bundles do not fit together; convert the bundle again",
-        )
-    ]
+    return [not_the_member(name, where=str(where), expected=expected, got=got)]

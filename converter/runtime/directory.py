@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter import manifest as manifests
+from converter.bundle_record import not_the_member
 from converter.canonical import MANIFEST_NAME
+from converter.digest import sha256
 from converter.errors import MismatchError, SourceError
 from converter.layout import REWRITTEN, Layout, layouts
 from converter.manifest import Manifest, TensorRecord
@@ -66,15 +68,20 @@ def open_canonical(path: str | os.PathLike[str]) -> CanonicalDirectory:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[OpenDirectory]:
-    """Open a canonical directory and its weights files; errors are those of ``open_canonical``."""
+def opened(
+    path: str | os.PathLike[str], *, manifest_sha256: str | None = None
+) -> Iterator[OpenDirectory]:
+    """Open a canonical directory and its weights files; errors are those of ``open_canonical``.
+
+    Raises MismatchError too when ``manifest_sha256`` is not that of the manifest which is read.
+    """
     path = Path(path)
     with ExitStack() as stack:
         # Files are opened relative to this folder: when another tree is published at the path
         # meanwhile, manifest and weights still come from one and the same.
         folder = _open_folder(path)
         stack.callback(os.close, folder)
-        manifest = _read_manifest(folder, path)
+        manifest = _read_manifest(folder, path, manifest_sha256)
         files = []
         for layout in layouts(manifest, path):
             descriptor = _open_file(folder, path / layout.name)
@@ -138,7 +145,7 @@ def _open_file(folder: int, path: Path) -> int:
     )
 
 
-def _read_manifest(folder: int, path: Path) -> Manifest:
+def _read_manifest(folder: int, path: Path, pinned: str | None) -> Manifest:
     with reading(path):
         names = os.listdir(folder)
     if MANIFEST_NAME not in names:
@@ -150,6 +157,9 @@ def _read_manifest(folder: int, path: Path) -> Manifest:
     where = path / MANIFEST_NAME
     with reading(where), os.fdopen(_open_file(folder, where), "rb") as file:
         text = file.read()
+    if pinned is not None and (got := sha256(text)) != pinned:
+        finding = not_the_member(path.name, where=str(where), expected=pinned, got=got)
+        raise MismatchError.of([finding])
     return manifests.load(text, where=str(where))
 
 

@@ -75,11 +75,24 @@ def load_model(
     when conventions differ, and the errors of ``load_into``.
     """
     require_check(check)
-    target = resolve_device(device)
-    with opened(path) as canonical:
+    return load_network(path, resolve_device(device), check)
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    device: torch.device,
+    check: Check,
+    *,
+    manifest_sha256: str | None = None,
+) -> nn.Module:
+    """Do what ``load_model`` does; ``manifest_sha256`` is that of the only manifest that will do.
+
+    Raises MismatchError for any other.
+    """
+    with opened(path, manifest_sha256=manifest_sha256) as canonical:
         module = build_network(canonical.manifest.model).eval().requires_grad_(False)
         _take_dtypes(module, canonical.manifest)
-        _fill(module, canonical, target, check)
+        _fill(module, canonical, device, check)
     return module
 
 

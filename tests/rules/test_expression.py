@@ -112,6 +112,7 @@ def test_an_expression_without_a_value_says_why(text: str, why: str) -> None:
 
 def test_what_the_names_of_an_expression_stood_for_is_told() -> None:
     assert refusal("n // (one - 1)").got == "n = 12, one = 1"
+    assert refusal("r * n % unknown").got == "n = 12, r = [8, 4, 2]"
 
 
 def test_a_list_is_no_value_of_an_expression() -> None:
