@@ -50,7 +50,7 @@ def bind(
         bindings=bindings,
         dropped=dropped,
         aliases={alias.name: alias.of for alias in expansion.aliases},
-        allow_nan=expansion.allow_nan,
+        allow_nan=frozenset(expansion.allow_nan),
         out_of_scope=len(header) - len(binder.in_scope),
         shards=shards_of(bindings, max_shard_bytes),
         dtype=dtype,

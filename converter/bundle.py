@@ -90,9 +90,13 @@ def planned(
     with ExitStack() as stack:
         sources, absent = _open_sources(bundle_file, folder, stack)
         plans, misfits = _bind_members(bundle_file, members, sources)
-        errors += [*absent, *misfits]
+        errors += [*absent, *misfits.values()]
         for name, source in sources.items():
-            if findings := list(_check_cover(bundle_file, name, source, members, plans)):
+            lost = _check_cover(bundle_file, name, source, members, plans)
+            told = any(member in misfits for member in bundle_file.members_of(name))
+            findings = [*_check_claims(bundle_file, name, plans), *lost]
+            # When all of a source is lost, a prefix is wrong, which its members have said.
+            if findings and not (told and len(findings) == len(source.header)):
                 errors.append(PlanError.of(findings))
         if errors:
             raise_all(errors)
@@ -127,13 +131,13 @@ def _open_sources(
 
 def _bind_members(
     bundle_file: BundleFile, members: Mapping[str, MemberRules], sources: Mapping[str, Source]
-) -> tuple[dict[str, Plan], list[ConverterError]]:
+) -> tuple[dict[str, Plan], dict[str, ConverterError]]:
     """Bind every member whose source is open; return the plans, and why others do not fit.
 
     That a tensor lacks a source's prefix is no member's to say: it is one that nobody claims.
     """
     plans: dict[str, Plan] = {}
-    errors: list[ConverterError] = []
+    misfits: dict[str, ConverterError] = {}
     for name, member in members.items():
         source = sources.get(bundle_file.members[name].source)
         if source is None:
@@ -143,27 +147,18 @@ def _bind_members(
         except ConverterError as error:
             findings = [finding for finding in error.findings if finding.code != "source-prefix"]
             if findings:
-                errors.append(type(error).of([*spoken_of(bundle_file, name, findings)]))
-    return plans, errors
+                misfits[name] = type(error).of([*spoken_of(bundle_file, name, findings)])
+    return plans, misfits
 
 
-def _check_cover(
-    bundle_file: BundleFile,
-    name: str,
-    source: Source,
-    members: Mapping[str, MemberRules],
-    plans: Mapping[str, Plan],
+def _check_claims(
+    bundle_file: BundleFile, name: str, plans: Mapping[str, Plan]
 ) -> Iterator[Finding]:
-    """Yield every tensor of a source that no member accounts for, or that two do.
-
-    What is in the scope of a member without a plan is that member's to complain about; and when
-    all of a source is beyond all scopes, a prefix is wrong, which its members say.
-    """
+    """Yield every tensor of a source that two members account for."""
     owners: dict[str, str] = {}
-    readers = bundle_file.members_of(name)
-    for member in readers:
+    for member in bundle_file.members_of(name):
         for tensor in plans[member].claimed if member in plans else ():
-            if tensor in owners:
+            if owners.setdefault(tensor, member) != member:
                 yield Finding(
                     "claimed-twice",
                     "two members account for one tensor",
@@ -173,25 +168,33 @@ def _check_cover(
                     got=f"{owners[tensor]} and {member}",
                     hint="narrow the scope of one of them",
                 )
-            owners[tensor] = member
+
+
+def _check_cover(
+    bundle_file: BundleFile,
+    name: str,
+    source: Source,
+    members: Mapping[str, MemberRules],
+    plans: Mapping[str, Plan],
+) -> Iterator[Finding]:
+    """Yield every tensor of a source that no member accounts for.
+
+    What is in the scope of a member without a plan is that member's to complain about.
+    """
+    readers = bundle_file.members_of(name)
+    claimed = {tensor for m in readers if m in plans for tensor in plans[m].claimed}
     unbound = [members[member].settings for member in readers if member not in plans]
-    lost = [
-        tensor
-        for tensor in source.header
-        if tensor not in owners and not any(_in_scope(tensor, settings) for settings in unbound)
-    ]
-    if unbound and len(lost) == len(source.header):
-        return
-    for tensor in lost:
-        yield Finding(
-            "unclaimed",
-            f"a tensor of {bundle_file.sources[name].file} that no member accounts for",
-            bundle_file.where(bundle_file.sources[name].line),
-            tensor=tensor,
-            expected="a member whose rules take or drop it",
-            got=str(source.header[tensor]),
-            hint="it would be lost between the models; add a member or a drop for it",
-        )
+    for tensor, spec in source.header.items():
+        if tensor not in claimed and not any(_in_scope(tensor, s) for s in unbound):
+            yield Finding(
+                "unclaimed",
+                f"a tensor of {bundle_file.sources[name].file} that no member accounts for",
+                bundle_file.where(bundle_file.sources[name].line),
+                tensor=tensor,
+                expected="a member whose rules take or drop it",
+                got=str(spec),
+                hint="it would be lost between the models; add a member or a drop for it",
+            )
 
 
 def _in_scope(tensor: str, settings: Settings) -> bool:

@@ -408,3 +408,17 @@ def test_progress_is_told_of_every_byte_of_the_bundle_once(tmp_path: Path) -> No
     made = convert_small(tmp_path, progress=lambda done, total: told.append((done, total)))
     assert {total for _, total in told} == {made.plan.total_bytes}
     assert sum(done for done, _ in told) == made.plan.total_bytes
+
+
+def test_a_member_that_takes_nothing_hides_no_tensor(tmp_path: Path) -> None:
+    rules = "format: 1\nmodel: mine\ntitle: Mine\norigin: here\ndtypes: [F32]\ndims: {layers: 0}\n"
+    rules += "index: {i: layers}\nrules:\n  - from: a.{i}\n    to: {'b.{i}': [2]}\n"
+    (tmp_path / "mine.yaml").write_text(rules)
+    (tmp_path / "x.json").write_text('{"stray": {"dtype": "F32", "shape": [2]}}')
+    bundle = (
+        "format: 1\nbundle: one\ntitle: One\nsources: {x: {file: x.json, source_prefix: net.}}\n"
+    )
+    (tmp_path / "one.yaml").write_text(f"{bundle}members: {{m: {{source: x, rules: mine.yaml}}}}\n")
+    with pytest.raises(PlanError) as caught:
+        api.plan_bundle(str(tmp_path / "one.yaml"), tmp_path)
+    assert [(f.code, f.tensor) for f in caught.value.findings] == [("unclaimed", "stray")]

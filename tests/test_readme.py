@@ -27,6 +27,11 @@ def test_the_table_of_models_is_what_convert_models_lists() -> None:
     assert rows("Models") == expected
 
 
+def test_the_table_of_bundles_is_what_convert_models_lists() -> None:
+    expected = [[f"`{bundle.bundle}`", bundle.title] for bundle in api.bundles()]
+    assert rows("A whole pipeline") == expected
+
+
 def test_the_table_of_exit_codes_is_that_of_the_exceptions() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.ConverterError)}

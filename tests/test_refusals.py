@@ -298,6 +298,7 @@ def test_a_rule_file_that_is_wrong_by_itself_is_refused_with_its_line(
     assert exit_code == 3
     assert findings[0]["what"].startswith(what)
     assert findings[0]["where"] == f"{path}:{line}"
+    assert all({"what", "where", "expected", "got", "hint"} <= f.keys() for f in findings)
 
 
 @pytest.mark.parametrize(("body", "line", "what"), RULES.values(), ids=RULES)

@@ -12,7 +12,16 @@ from converter.errors import RuleError, StepError
 from converter.finding import Finding
 from converter.rules.expression import Expression, Value
 from converter.rules.indices import MAX_VALUES, index_range, index_values, with_bounds
-from converter.rules.rule_file import Alias, Drop, Repeat, Rule, RuleFile, StepCall, Target
+from converter.rules.rule_file import (
+    Alias,
+    Allowed,
+    Drop,
+    Repeat,
+    Rule,
+    RuleFile,
+    StepCall,
+    Target,
+)
 from converter.rules.settings import Settings
 from converter.rules.template import Template
 from converter.spec import Shape, TensorSpec
@@ -80,7 +89,7 @@ class Expansion:
     units: tuple[Unit, ...]
     drops: tuple[DroppedName, ...]
     aliases: tuple[AliasName, ...]
-    allow_nan: frozenset[str]
+    allow_nan: Mapping[str, Allowed]
     findings: tuple[Finding, ...]
 
 
@@ -107,7 +116,7 @@ def expand(rule_file: RuleFile, settings: Settings) -> Expansion:
             got="more",
             hint="look for a dim that is too large",
         )
-        return Expansion((), (), (), frozenset(), (finding,))
+        return Expansion((), (), (), {}, (finding,))
 
 
 class _EndlessError(Exception):
@@ -127,7 +136,7 @@ class _Expander:
             units=tuple(self.all_units()),
             drops=tuple(self.all_drops()),
             aliases=tuple(self.all_aliases()),
-            allow_nan=frozenset(self.all_allowed()),
+            allow_nan=dict(self.all_allowed()),
             findings=tuple(self.findings),
         )
 
@@ -324,11 +333,11 @@ class _Expander:
             except RuleError as error:
                 self.note(error, alias.line)
 
-    def all_allowed(self) -> Iterator[str]:
+    def all_allowed(self) -> Iterator[tuple[str, Allowed]]:
         for allowed in self.rule_file.allow_nan:
             try:
                 for chosen in self.assignments(allowed.repeat, allowed.name.names):
-                    yield allowed.name.fill(chosen.values, chosen.target_texts)
+                    yield allowed.name.fill(chosen.values, chosen.target_texts), allowed
             except RuleError as error:
                 self.note(error, allowed.line)
 

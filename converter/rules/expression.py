@@ -77,7 +77,10 @@ class Expression:
             )
         if abs(result) > _LIMIT:
             raise RuleError(
-                f"{self.text!r} is too large a number", code="expression", expected="62 bits"
+                f"{self.text!r} is too large a number",
+                code="expression",
+                expected="62 bits",
+                got=str(result),
             )
         return int(result)
 
@@ -99,7 +102,8 @@ class Expression:
             raise RuleError(
                 f"{self.text!r} has no value: {error}",
                 code="expression",
-                got=", ".join(f"{name} = {values[name]}" for name in known) or None,
+                expected="a whole number",
+                got=", ".join(f"{name} = {values[name]}" for name in known) or repr(self.text),
             ) from error
 
 

@@ -122,10 +122,12 @@ def _names_of_nothing(rule_file: RuleFile, expansion: Expansion) -> Iterator[Fin
                 rule_file.where(alias.alias.line),
                 made,
             )
-    for name in sorted(expansion.allow_nan - made):
-        yield _names_nothing(
-            "allow-nan", "allow_nan names no canonical tensor", name, rule_file.name, made
-        )
+    # A name that a rule states, but not for these dims, is no mistake: allow_nan knows no when.
+    stated = {target.name.text for rule in rule_file.rules for target in rule.targets}
+    for name, allowed in expansion.allow_nan.items():
+        if name not in made and allowed.name.text not in stated:
+            what = "allow_nan names no canonical tensor"
+            yield _names_nothing("allow-nan", what, name, rule_file.where(allowed.line), made)
 
 
 def _names_nothing(code: str, what: str, name: str, where: str, made: Iterable[str]) -> Finding:

@@ -105,9 +105,19 @@ def test_an_alias_of_an_alias_is_refused() -> None:
 
 
 def test_nan_is_allowed_in_what_a_rule_produces_alone() -> None:
-    finding = fault("allow_nan: [b, bb]")
+    finding = fault("allow_nan:\n  - b\n  - bb")
     assert finding.what == "allow_nan names no canonical tensor"
+    assert finding.where == "tiny.yaml:3"
     assert finding.tensor == "bb"
+
+
+def test_nan_may_be_allowed_in_what_a_rule_produces_for_other_dims() -> None:
+    body = """
+        dims: {head: 0}
+        rules: [{from: a, to: {b: [1]}}, {from: c, when: head == 1, to: {head.bias: [1]}}]
+        allow_nan: [head.bias]
+        """
+    assert not faults(body)
 
 
 @pytest.mark.parametrize("scope", ["[m., n.]", "{except: [x.]}"])
