@@ -17,7 +17,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def rule_files() -> dict[str, Path]:
     """Return the models that come with this package: name → rule file, sorted by name."""
-    return {path.stem: path for path in sorted(_folder("rules").glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in _folder("rules").glob("*.yaml")))
 
 
 def bundle_files() -> dict[str, Path]:

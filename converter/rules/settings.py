@@ -51,12 +51,7 @@ def resolve(
     for name, value in overrides.items():
         _check_dim(rule_file, name, value)
     values.update(overrides)
-    fault = _derive(rule_file, values)
-    audio: dict[str, Scalar] = {}
-    try:
-        audio = _audio(rule_file, values)
-    except RuleError as error:
-        fault = fault or replace(error.findings[0], where=rule_file.name)
+    audio, fault = _work_out(rule_file, values)
     if broken := _broken_requirements(rule_file, values):
         raise PlanError.of(broken)
     if fault is not None:
@@ -174,14 +169,26 @@ def _depth(value: Dim) -> int:
     return 0
 
 
-def _derive(rule_file: RuleFile, values: dict[str, Dim]) -> Finding | None:
-    """Add the derived values, up to the first that has none; return why it has none."""
-    for name, derived in rule_file.derived.items():
-        try:
+def _work_out(
+    rule_file: RuleFile, values: dict[str, Dim]
+) -> tuple[dict[str, Scalar], Finding | None]:
+    """Add the derived values and return the audio facts, up to the first that has no value.
+
+    The second of the pair says why it has none.
+    """
+    where, audio = rule_file.name, {}
+    try:
+        for name, derived in rule_file.derived.items():
+            where = rule_file.where(derived.line)
             values[name] = _value(derived, values)
-        except RuleError as error:
-            return replace(error.findings[0], where=rule_file.where(derived.line))
-    return None
+        where = rule_file.name
+        for key, value in rule_file.audio.items():
+            audio[key] = value.evaluate(values) if isinstance(value, Expression) else value
+    except RuleError as error:
+        finding = error.findings[0]
+        hint = finding.hint or "set dims that fit, or correct the expression"
+        return audio, replace(finding, where=where, hint=hint)
+    return audio, None
 
 
 def _value(derived: Derived, values: Mapping[str, Value]) -> Dim:
@@ -228,10 +235,3 @@ def _breach(
         if not requirement.that.evaluate(chosen):
             return {name: chosen[name] for name in requirement.that.names}
     return None
-
-
-def _audio(rule_file: RuleFile, values: Mapping[str, Dim]) -> dict[str, Scalar]:
-    return {
-        key: value.evaluate(values) if isinstance(value, Expression) else value
-        for key, value in rule_file.audio.items()
-    }

@@ -15,6 +15,7 @@ from converter.steps.layout import (
     refuse_negative_dims,
     require_count,
     require_dim,
+    require_listable,
     with_size,
 )
 from converter.steps.step import Shapes, Specs, Takes, Tensors
@@ -55,6 +56,7 @@ class Chunk:
         (spec,) = inputs
         size = movable(self.name, self.dim, spec)
         piece = chunk_size(self.name, self.dim, size, self.chunks)
+        require_listable(self.name, self.chunks)
         return (TensorSpec(spec.dtype, with_size(spec.shape, self.dim, piece)),) * self.chunks
 
     def apply(self, inputs: Tensors) -> Tensors:

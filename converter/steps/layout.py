@@ -8,6 +8,9 @@ from converter.errors import RuleError, StepError
 from converter.spec import DTYPES, Shape, TensorSpec
 from converter.steps.step import Shapes
 
+# More than a header can name: see converter.header.
+MAX_TENSORS = 1 << 20
+
 
 def shape_text(shape: Shape) -> str:
     """Return a shape as messages spell it.
@@ -28,6 +31,14 @@ def refuse_negative_dims(step: str, *dims: int) -> None:
                 got=str(dim),
                 hint="count dims from the front: the last of three is 2",
             )
+
+
+def require_listable(step: str, count: int) -> None:
+    """Raise StepError for more tensors than any checkpoint has, before they are listed."""
+    if count > MAX_TENSORS:
+        raise StepError(
+            f"{step}: too many tensors", expected=f"at most {MAX_TENSORS:,}", got=f"{count:,}"
+        )
 
 
 def require_permutation(step: str, field: str, order: Sequence[int]) -> None:

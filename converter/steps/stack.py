@@ -12,6 +12,7 @@ from converter.steps.layout import (
     common_shape,
     refuse_negative_dims,
     require_dim,
+    require_listable,
     require_place,
     require_whole_bytes,
     shape_text,
@@ -73,4 +74,5 @@ class Stack:
                 expected="1 or more",
                 got=shape_text(stacked),
             )
+        require_listable(self.name, stacked[self.dim])
         return (without_dim(stacked, self.dim),) * stacked[self.dim]

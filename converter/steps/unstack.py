@@ -11,6 +11,7 @@ from converter.steps.layout import (
     common_shape,
     movable,
     refuse_negative_dims,
+    require_listable,
     require_place,
     with_dim,
     without_dim,
@@ -48,6 +49,7 @@ class Unstack:
             raise StepError(
                 f"unstack: dim {self.dim} is empty", expected="1 or more", got=str(spec)
             )
+        require_listable(self.name, count)
         return (TensorSpec(spec.dtype, without_dim(spec.shape, self.dim)),) * count
 
     def apply(self, inputs: Tensors) -> Tensors:

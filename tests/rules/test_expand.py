@@ -61,6 +61,16 @@ def test_an_index_that_only_a_range_needs_repeats_the_rule_too() -> None:
     assert units(body)[1] == (("layer1.1",), ("b.11",))
 
 
+def test_ranges_may_depend_on_one_another_in_a_chain() -> None:
+    body = """
+        index: {a: 2, b: a + 1, c: b + 1}
+        rules: [{from: "x.{100 * a + 10 * b + c}", to: {"y.{100 * a + 10 * b + c}": [1]}}]
+        """
+    assert names(body) == [f"x.{number}" for number in (0, 100, 110, 111)]
+    alone = 'index: {a: 2, b: a + 1, c: b + 1}\nrules: [{from: "x.{c}", to: {"y.{c}": [1]}}]'
+    assert {finding.tensor for finding in faults(alone)} == {"x.0", "y.0"}
+
+
 def test_placeholders_may_hold_arithmetic_of_indices() -> None:
     body = """
         dims: {count: 3}
@@ -379,6 +389,19 @@ def test_a_negative_index_is_refused() -> None:
     finding = fault('index: {i: 2}\nrules:\n  - from: "a.{i - 1}"\n    to: {"b.{i}": [1]}')
     assert finding.what == "the placeholder {i - 1} of 'a.{i - 1}' is negative"
     assert finding.where == "tiny.yaml:3"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        'drop:\n  - {name: "x.{i - 1}", because: of no use}',
+        'drop:\n  - {name: x, expect: {equals: "y.{i}"}, because: they are twins}',
+        'alias:\n  - {name: "x.{i - 1}", of: b, because: they are tied}',
+        'allow_nan:\n  - "b.{i - 1}"',
+    ],
+)
+def test_a_name_that_cannot_be_filled_is_refused_where_it_stands(part: str) -> None:
+    assert fault(f"index: {{i: 2}}\n{part}").where == "tiny.yaml:3"
 
 
 def test_an_index_beyond_a_list_is_refused() -> None:

@@ -105,6 +105,7 @@ def test_a_boolean_is_no_integer() -> None:
         ("rules:\n  - from: a\n    to: {}", 3, "at least 1"),
         ("drop:\n  - name: x\n    because: ' '", 3, "a reason, in a few words"),
         ("audio:\n  window: hanning", 2, None),
+        ("conventions:\n  rope_base: 0", 2, "0 is less than or equal to the minimum of 0"),
         ("audio:\n  sample_rate: fast", 2, "integer"),
     ],
 )

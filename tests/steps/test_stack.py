@@ -37,3 +37,8 @@ def test_the_output_tells_how_many_inputs_of_which_shape() -> None:
 def test_an_output_of_no_tensors_has_no_preimage() -> None:
     with pytest.raises(StepError, match="counts the tensors stacked"):
         Stack(dim=0).preimage(((0, 4),))
+
+
+def test_more_tensors_than_a_checkpoint_has_are_refused_before_they_are_listed() -> None:
+    with pytest.raises(StepError, match="too many tensors"):
+        Stack(dim=0).preimage(((10**12, 3),))

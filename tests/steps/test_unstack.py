@@ -23,3 +23,8 @@ def test_its_outputs_tell_the_shape_of_the_input() -> None:
 def test_outputs_that_differ_have_no_preimage() -> None:
     with pytest.raises(StepError, match="tensors 0 and 1 differ"):
         Unstack(dim=0).preimage(((4, 8), (4, 7)))
+
+
+def test_more_tensors_than_a_checkpoint_has_are_refused_before_they_are_listed() -> None:
+    with pytest.raises(StepError, match="too many tensors"):
+        Unstack(dim=0).infer((TensorSpec("F32", (10**12, 3)),))
