@@ -7,7 +7,7 @@ from functools import partialmethod
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from mutants import (
     Mutant,
     changed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from mutants import Mutant, gelu_tanh, ignored, replaced, swapped, transposed
 from parity import Difference, compare, watching
 from reference_weights import Tensors

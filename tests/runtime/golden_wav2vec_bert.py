@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from mutants import (
     Mutant,
     halves_swapped,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 import pytest
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Mutant: TypeAlias = Callable[[nn.Module, pytest.MonkeyPatch], None]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from parity import watching
 from reference_weights import Tensors
 from torch import Tensor, nn

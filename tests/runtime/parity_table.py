@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import convert_golden
 from golden_conformer import compare_conformer
 from golden_gpt import compare_gpt

@@ -52,7 +52,6 @@ def test_every_recorded_output_and_intermediate_is_met() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda() -> None:
     assert not failing(compare_bert(make(WEIGHTS).to("cuda"), GOLDEN))
 

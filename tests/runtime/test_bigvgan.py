@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import convert_golden, described, failing, untrained
 from mutants import Mutant, changed, patched, replaced, swapped, with_epsilon
 from oracle_bigvgan import bigvgan_outputs, bigvgan_weights
@@ -60,7 +60,6 @@ def test_every_recorded_output_and_intermediate_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     with torch.backends.cudnn.flags(allow_tf32=False):
         assert not failing(differences(load(directory, "cuda"), 1e-4))

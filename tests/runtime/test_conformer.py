@@ -54,7 +54,6 @@ def test_every_recorded_output_and_intermediate_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     network = load(directory, "cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):

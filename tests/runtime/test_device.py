@@ -14,8 +14,6 @@ from converter.errors import ExecutionError, MismatchError, UsageError
 from converter.runtime import Check, load_into, load_model, load_tensors
 from converter.runtime.device import resolve_device, windows
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +137,6 @@ def test_copies_to_a_gpu_run_on_a_side_stream_and_are_waited_for(
     assert log == ["earlier work waited for", *sent_and_waited, *sent_and_waited]
 
 
-@needs_gpu
 @pytest.mark.cuda
 @pytest.mark.parametrize("check", ["header", "full"])
 def test_a_gpu_gets_the_same_bytes_as_the_cpu(tmp_path: Path, check: Check) -> None:
@@ -150,7 +147,6 @@ def test_a_gpu_gets_the_same_bytes_as_the_cpu(tmp_path: Path, check: Check) -> N
     assert_same_bytes(loaded, tensors)
 
 
-@needs_gpu
 @pytest.mark.cuda
 def test_a_flipped_byte_is_found_on_the_way_to_a_gpu(tmp_path: Path) -> None:
     path = write_canonical(tmp_path / "toy", {"a": torch.randn(1 << 20), "b": torch.randn(64)})
@@ -160,7 +156,6 @@ def test_a_flipped_byte_is_found_on_the_way_to_a_gpu(tmp_path: Path) -> None:
     assert [finding.tensor for finding in caught.value.findings] == ["a"]
 
 
-@needs_gpu
 @pytest.mark.cuda
 def test_a_gpu_holds_the_weights_and_little_else_during_a_load(tmp_path: Path) -> None:
     tensors = {f"t{i}": torch.randn(8 << 20) for i in range(4)}
@@ -173,7 +168,6 @@ def test_a_gpu_holds_the_weights_and_little_else_during_a_load(tmp_path: Path) -
     assert torch.cuda.max_memory_reserved() - before <= weights + (128 << 20)
 
 
-@needs_gpu
 @pytest.mark.cuda
 def test_a_module_with_an_unsaved_buffer_ends_wholly_on_the_gpu(tmp_path: Path) -> None:
     module = nn.BatchNorm1d(4)

@@ -60,7 +60,6 @@ def test_every_recorded_output_and_intermediate_is_met() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda() -> None:
     network = make(WEIGHTS).to("cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):

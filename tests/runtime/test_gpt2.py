@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import (
     assert_same_tensors,
     convert_golden,
@@ -58,7 +58,6 @@ def test_every_recorded_output_and_intermediate_is_met(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     assert not failing(compare_gpt2(load(directory, "cuda"), RECORDED, tolerance=1e-4))
 

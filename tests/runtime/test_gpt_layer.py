@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import (
     assert_same_tensors,
     convert_golden,
@@ -54,7 +54,6 @@ def test_the_recorded_output_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_recorded_output_is_met_on_cuda(directory: Path) -> None:
     assert not failing(differences(load(directory, "cuda"), 1e-4))
 

@@ -54,7 +54,6 @@ def test_every_member_is_loaded_by_its_word(check: Check, made: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_tensor_ends_on_the_device_asked(made: Path) -> None:
     for network in load_bundle(made / "out", device="cuda").values():
         assert all(tensor.is_cuda for tensor in network.state_dict().values())

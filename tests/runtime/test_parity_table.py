@@ -5,7 +5,7 @@ from pathlib import Path
 
 import parity_table
 import pytest
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from mutants import changed
 from parity_table import CASES, parity_rows
 

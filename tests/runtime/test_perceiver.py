@@ -70,7 +70,6 @@ def test_every_recorded_output_and_intermediate_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     assert not failing(compare_perceiver(load(directory, "cuda"), RECORDED, tolerance=1e-4))
 

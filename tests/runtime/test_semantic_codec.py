@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import convert_golden, described, failing, untrained, without_effect
 from mutants import Mutant, gelu_tanh, ignored, patched, replaced, swapped, with_epsilon
 from oracle_semantic_codec import (
@@ -70,7 +70,6 @@ def test_every_recorded_output_and_intermediate_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     network = load(directory, "cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from conversion_fixture import (
     assert_same_tensors,
     convert_golden,
@@ -47,7 +47,6 @@ def test_every_recorded_output_and_intermediate_is_met(directory: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_recorded_output_is_met_on_cuda(directory: Path) -> None:
     assert not failing(compare_soprano_lm(load(directory, "cuda"), RECORDED, tolerance=1e-4))
 

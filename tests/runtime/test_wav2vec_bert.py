@@ -74,7 +74,6 @@ def test_one_layer_less_or_more_than_seventeen_is_seen(layers: int, directory: P
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_hidden_state_is_met_on_cuda(directory: Path) -> None:
     network = load(directory, "cuda")
     with torch.backends.cudnn.flags(allow_tf32=False):

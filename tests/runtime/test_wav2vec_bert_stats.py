@@ -52,7 +52,6 @@ def test_features_are_standardised_as_the_closed_form_says(tmp_path: Path) -> No
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_features_are_standardised_on_cuda(tmp_path: Path) -> None:
     network = load(converted(tmp_path, STATISTICS), "cuda")
     assert is_standardised(network(HIDDEN_STATE.cuda()))

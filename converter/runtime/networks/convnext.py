@@ -6,7 +6,7 @@ Source: Liu et al. 2022 (arXiv:2201.03545), as Vocos (arXiv:2306.00814) has it.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from converter.errors import UsageError
