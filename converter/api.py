@@ -178,7 +178,7 @@ def verify(
     directory, UsageError when there is no such level.
     """
     path = Path(directory)
-    check = verify_bundle if (path / BUNDLE_NAME).exists() else verifying.verify
+    check = verify_bundle if os.path.exists(path / BUNDLE_NAME) else verifying.verify
     return check(path, level=level, jobs=_workers(jobs), progress=progress)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
@@ -270,13 +270,13 @@ class _Binder:
                 got=str(spec),
                 hint="a rule must take it if it is not the same tensor",
             )
-        elif drop.drop.expect == "lower_triangular" and len(spec.shape) < 2:
+        elif drop.drop.expect and not _can_be(drop.drop.expect, spec):
             self.note(
                 "expect",
-                "a tensor that would be dropped cannot be lower triangular",
+                f"a tensor that would be dropped cannot be {drop.drop.expect}",
                 line,
                 name,
-                expected="two dims or more",
+                expected="values of a byte or more; two dims or more for lower_triangular",
                 got=str(spec),
             )
 
@@ -337,7 +337,8 @@ class _Binder:
         missing = [f.tensor for f in findings if f.code == "missing" and f.tensor]
         stray = [f.tensor for f in findings if f.code == "unexpected" and f.tensor]
         hints = neighbour_hints(expected, missing, stray)
-        return [_hinted(finding, hints) for finding in findings]
+        # A likely name is a better hint than what can always be done.
+        return [replace(f, hint=hints.get(f.tensor or "", f.hint)) for f in findings]
 
     def nothing_fits(self, expected: list[str]) -> Finding:
         names = sorted(self.header)
@@ -377,14 +378,14 @@ class _Binder:
         return f"with {option} the rules name {most} tensors of this source"
 
 
+def _can_be(expect: str, spec: TensorSpec) -> bool:
+    if expect == "lower_triangular" and len(spec.shape) < 2:
+        return False
+    return DTYPES[spec.dtype].bits >= 8 or expect == "equals"
+
+
 def _dropped(drop: DroppedName, name: str) -> Dropped:
     return Dropped(name, drop.drop.because, drop.drop.expect, drop.equals, drop.drop.line)
-
-
-def _hinted(finding: Finding, hints: Mapping[str, str]) -> Finding:
-    """Return a finding with a likely name as its hint, in place of what can always be done."""
-    hint = hints.get(finding.tensor or "")
-    return finding if hint is None else replace(finding, hint=hint)
 
 
 def _wanted(rule: Rule, shape: Shape | None) -> str:

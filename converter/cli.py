@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from converter import __version__
-from converter.errors import ConverterError, ExecutionError, UsageError
-from converter.finding import closest
+from converter.errors import ConverterError, ExecutionError, SourceError, UsageError
+from converter.finding import Finding, closest
 
 if TYPE_CHECKING:
     from converter.api import Rules
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INTERRUPTED = 130
-_FILE = click.Path(path_type=Path)
+
+
+class _FilePath(click.Path):
+    """A path; an empty one, such as of a variable that is not set, is not the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("a path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FILE = _FilePath(path_type=Path)
 
 
 class _DefaultGroup(click.Group):
@@ -84,7 +96,7 @@ _RULES = _options(
 )
 _LAYOUT = _options(
     click.option("--dtype", metavar="DTYPE", help="Cast every floating tensor, such as to bf16."),
-    click.option("--max-shard-size", metavar="SIZE", help="Write files of at most this, as 5GB."),
+    click.option("--max-shard-size", metavar="SIZE", help="Most data in a file, as 5GB."),
 )
 _BUNDLE = click.option(
     "--bundle",
@@ -125,9 +137,12 @@ def _bundle(bundle: str, options: dict[str, Any]) -> dict[str, Any]:
     prefixes = read_prefixes(options.pop("source_prefix") or "")
     if given := [name for name, value in options.items() if value not in (None, ())]:
         option = f"--{given[0].replace('_', '-')}"
+        of_member = given[0] not in ("dtype", "max_shard_size")
         raise UsageError(
             f"{option} does not apply to a bundle",
-            hint="a bundle file states it for each member; give a bundle file of your own",
+            hint="a bundle file states it for each member; give one of your own"
+            if of_member
+            else "convert the members one by one",
         )
     return {"bundle": bundle, "dims": dims, "source_prefixes": prefixes}
 
@@ -165,8 +180,10 @@ def _show(report: Report, *, as_json: bool) -> None:
     if report.text:
         _print(report.text)
     for finding in report.findings:
-        colour = "yellow" if finding.severity == "warning" else "red"
-        click.echo(f"{click.style(finding.severity + ':', fg=colour)} {finding.render()}", err=True)
+        label = f"{finding.severity}:"
+        if not os.environ.get("NO_COLOR"):
+            label = click.style(label, fg="yellow" if finding.severity == "warning" else "red")
+        click.echo(f"{label} {finding.render()}", err=True)
     if report.exit_code and len(report.findings) > 1:
         click.echo(f"{len(report.findings)} findings", err=True)
 
@@ -287,10 +304,16 @@ def verify(directories: tuple[Path, ...], level: Any, jobs: int | None, quiet: b
     from converter import api, report
 
     checked = []
+    failed: list[Finding] = []
     for directory in directories:
-        with _progress("verifying", quiet=quiet) as progress:
-            checked.append(api.verify(directory, level=level, jobs=jobs, progress=progress))
-    return report.of_verification(checked)
+        try:
+            with _progress("verifying", quiet=quiet) as progress:
+                checked.append(api.verify(directory, level=level, jobs=jobs, progress=progress))
+        except SourceError as error:
+            failed += error.findings
+    answer = report.of_verification(checked)
+    code = answer.exit_code or (SourceError.exit_code if failed else 0)
+    return replace(answer, findings=(*answer.findings, *failed), exit_code=code)
 
 
 @main.command(epilog="Example:  convert lint my_model.yaml")

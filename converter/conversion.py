@@ -15,8 +15,10 @@ from converter import __version__
 from converter import manifest as manifests
 from converter.canonical import INDEX_NAME, MANIFEST_NAME, SUMS_NAME, encode_index, encode_sums
 from converter.digest import sha256
+from converter.errors import ConverterError, ExecutionError
 from converter.execute import Written, execute
 from converter.finding import Finding
+from converter.layout import layouts
 from converter.manifest import (
     DropRecord,
     FileRecord,
@@ -99,10 +101,27 @@ def fill(
     listed = (*weights, *_write_index(plan, directory))
     manifest = _describe(plan, written, records, listed, files)
     text = manifests.dump(manifest)
+    _require_readable(text, directory)
     write_file(directory / MANIFEST_NAME, text)
     sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: sha256(text)}
     write_file(directory / SUMS_NAME, encode_sums(sums))
     return manifest
+
+
+def _require_readable(text: bytes, directory: Path) -> None:
+    """Raise ExecutionError for a manifest that no check and no runtime would accept."""
+    try:
+        layouts(manifests.load(text), directory)
+    except ConverterError as error:
+        finding = error.findings[0]
+        raise ExecutionError(
+            f"the manifest would not be accepted: {finding.what}",
+            code="manifest",
+            tensor=finding.tensor,
+            expected=finding.expected,
+            got=finding.got,
+            hint="a number or name of the rules or the source is beyond what the format holds",
+        ) from error
 
 
 def source_records(source: Source) -> tuple[FileRecord, ...]:

@@ -98,6 +98,6 @@ def _not_a_dim(where: str, got: str) -> UsageError:
     return UsageError(
         "a dim is a whole number, or a list of them",
         where=where,
-        expected="5, or 4,2,2, or [[1, 3], [5]]",
+        expected="0 or more: 5, or 4,2,2, or [[1, 3], [5]]",
         got=got,
     )

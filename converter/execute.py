@@ -68,11 +68,17 @@ def execute(
     return written
 
 
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    # A thread inherits this mode of the CPU from the caller's, and it changes the bytes.
+    torch.set_flush_denormal(False)
+
+
 @contextmanager
 def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose workers compute on one core each; on an error, what has not begun is dropped."""
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(jobs, initializer=lambda: torch.set_num_threads(1))
+    pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
     try:
         yield pool
     finally:

@@ -35,10 +35,12 @@ def option_hint(
     """
     expected = [name.removeprefix(source_prefix) for name in expected]
     if source_prefix and any(name in found for name in expected):
-        return f"no name of the source begins with {source_prefix!r}: leave --source-prefix out"
+        return f"the names fit without {source_prefix!r}: leave --source-prefix out"
     prefix = _common_prefix(expected, found)
-    if prefix:
+    if prefix and all(name.startswith(prefix) for name in found):
         return f"the names of the source begin with {prefix!r}: add --source-prefix {prefix}"
+    if prefix:
+        return f"such names of the source begin with {prefix!r}: add --scope {prefix}{scope}"
     bare = [name.removeprefix(scope) for name in expected]
     if scope and any(name in found for name in bare):
         return f"the names of the source are bare, without {scope!r}: add --scope ''"

@@ -167,11 +167,15 @@ def total(tensors: Iterable[TensorRecord]) -> Totals:
 
 
 def content_digest(tensors: Iterable[TensorRecord]) -> str:
-    """Return the sha256 over (name, dtype, shape, sha256) of all tensors, whatever their layout."""
+    """Return the sha256 over name, dtype, shape and digests of all tensors, whatever their layout.
+
+    The digests of pieces are among them, since it is those that a check holds data against.
+    """
     digest = hashlib.sha256()
     for tensor in sorted(tensors, key=lambda tensor: tensor.name):
         shape = ",".join(map(str, tensor.shape))
-        digest.update(f"{tensor.name}\t{tensor.dtype}\t{shape}\t{tensor.sha256}\n".encode())
+        fields = (tensor.name, tensor.dtype, shape, tensor.sha256, *tensor.pieces)
+        digest.update(("\t".join(fields) + "\n").encode())
     return digest.hexdigest()
 
 

@@ -137,19 +137,19 @@ def _checked(verification: Verification) -> str:
     manifest, count = verification.manifest, len(verification.members)
     if manifest is None and not count:
         return "no manifest that can be read"
-    what = f"bundle of {_count(count, 'member')}"
+    what = f"bundle of {counted(count, 'member')}"
     if manifest is not None:
         what = f"{manifest.model.name}, {amount(manifest.totals)}"
     size = verification.data_bytes
     read = f"{size_text(size)} of data checked" if size else "no data read"
     found = verification.findings
-    return f"{what}; {read}: {_count(len(found), 'difference') if found else 'holds'}"
+    return f"{what}; {read}: {counted(len(found), 'difference') if found else 'holds'}"
 
 
 def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
     """Report the findings of each rule file; exit code 3 when there are any."""
     lines = [
-        printable(f"{name}: {_count(len(found), 'finding') if found else 'no findings'}")
+        printable(f"{name}: {counted(len(found), 'finding') if found else 'no findings'}")
         for name, found in files.items()
     ]
     findings = tuple(finding for found in files.values() for finding in found)
@@ -238,7 +238,7 @@ def _slots(rows: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _used(plan: Plan) -> str:
-    used = _count(plan.used, "tensor")
+    used = counted(plan.used, "tensor")
     return f"{used} used, {len(plan.dropped)} dropped, {plan.out_of_scope} out of scope"
 
 
@@ -248,7 +248,7 @@ def _by_text(pairs: Iterable[tuple[str, str]]) -> list[str]:
     for name, text in pairs:
         names.setdefault(text, []).append(name)
     return [
-        f"{_count(len(having), 'tensor')}: {text} ({_sample(fold_names(having))})"
+        f"{counted(len(having), 'tensor')}: {text} ({_sample(fold_names(having))})"
         for text, having in names.items()
     ]
 
@@ -263,7 +263,8 @@ def _stand_ins(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """Return a number of things as text: ``1 tensor``, ``2 tensors``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -283,7 +284,7 @@ def _totals(specs: Mapping[str, TensorSpec]) -> Totals:
 
 def amount(totals: Totals) -> str:
     """Return tensors, parameters and size as text."""
-    tensors = _count(totals.tensors, "tensor")
+    tensors = counted(totals.tensors, "tensor")
     return f"{tensors}, {totals.parameters:,} parameters, {size_text(totals.bytes)}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from converter.bundle import BundleConversion, BundlePlan
 from converter.manifest import Totals
-from converter.report import Report, amount, columns, of_plan, size_text
+from converter.report import Report, amount, columns, counted, of_plan, size_text
 from converter.report import of_models as models_alone
 from converter.rules.bundle_file import BundleFile, Member
 from converter.rules.rule_file import RuleFile
@@ -125,14 +125,15 @@ def of_bundle_conversion(conversion: BundleConversion) -> Report:
     read = sum(file.size for files in record.sources.values() for file in files)
     rate = size_text((read + total.bytes) / max(conversion.seconds, 1e-9))
     rows = [(f"  {name}", record.members[name].model, amount(t)) for name, t in made.items()]
+    sources = counted(len(record.sources), "source")
     lines = [
         f"{record.bundle}: {record.title}",
         columns(rows),
-        f"  read     {len(record.sources)} sources, {size_text(read)}; every tensor has its member",
+        f"  read     {sources}, {size_text(read)}; every tensor has its member",
         f"  made     {amount(total)}",
         f"  wrote    {conversion.out}",
         f"  time     {conversion.seconds:.1f} s, {rate}/s read and written",
-        f"  agreed   {len(plan.agreed)} conditions between members",
+        f"  agreed   {counted(len(plan.agreed), 'condition')} between members",
     ]
     result = {
         "out": str(conversion.out),

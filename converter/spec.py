@@ -67,11 +67,6 @@ class TensorSpec:
         """Size of the data in bytes; the last byte of a sub-byte dtype counts whole."""
         return (self.numel * DTYPES[self.dtype].bits + 7) // 8
 
-    @property
-    def is_float(self) -> bool:
-        """Whether the elements are real floating-point numbers."""
-        return DTYPES[self.dtype].kind == "float"
-
     def __str__(self) -> str:
         return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
 

@@ -80,9 +80,9 @@ def verify(
     """
     if level not in get_args(Level):
         raise UsageError(f"unknown level {level!r}", expected="'header' or 'full'")
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise SourceError(
-            "there is no such directory",
+            "not a directory" if os.path.exists(directory) else "there is no such directory",
             code="absent",
             where=str(directory),
             hint="give the directory that convert wrote",

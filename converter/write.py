@@ -27,6 +27,7 @@ _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some of your quota, or write to another disk",
     errno.EFBIG: "raise the limit of file sizes, or give a smaller --max-shard-size",
+    errno.EMFILE: "give a larger --max-shard-size, or raise the limit of open files",
     errno.EBUSY: "a mount point cannot be replaced; name a directory inside it",
     errno.EXDEV: "a mount point cannot be replaced; name a directory inside it",
     errno.EROFS: "the file system is read-only; write elsewhere",

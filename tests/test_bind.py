@@ -175,7 +175,7 @@ def test_a_variant_that_cannot_be_is_not_told() -> None:
         (
             "",
             {"source_prefix": "net."},
-            "no name of the source begins with 'net.': leave --source-prefix out",
+            "the names fit without 'net.': leave --source-prefix out",
         ),
         ("", {"scope": "m."}, "the names of the source are bare, without 'm.': add --scope ''"),
     ],
@@ -454,7 +454,15 @@ def test_a_twin_that_cannot_be_one_is_refused_by_its_header(spec: TensorSpec) ->
 
 def test_a_vector_is_no_lower_triangle() -> None:
     body = "drop: [{name: mask, expect: lower_triangular, because: rebuilt}]"
-    assert misfit(body, {"a": [1], "mask": [4]}).expected == "two dims or more"
+    finding = misfit(body, {"a": [1], "mask": [4]})
+    assert finding.what == "a tensor that would be dropped cannot be lower_triangular"
+    assert finding.got == "F32 [4]"
+
+
+def test_values_of_less_than_a_byte_are_no_ramp() -> None:
+    body = "drop: [{name: ramp, expect: arange, because: rebuilt}]"
+    finding = misfit(body, {"a": [1], "ramp": TensorSpec("F4", (4,))})
+    assert finding.what == "a tensor that would be dropped cannot be arange"
 
 
 MIXED = """

@@ -287,6 +287,21 @@ def test_several_directories_are_verified_one_after_the_other(here: Path) -> Non
     assert [item["holds"] for item in document["result"]["directories"]] == [True, False]
 
 
+def test_a_directory_that_is_not_there_hides_nothing_of_the_others(here: Path) -> None:
+    assert run(*TOY).exit_code == 0
+    document = answer("verify", "nowhere", "out")
+    assert document["exit_code"] == 4
+    assert [item["holds"] for item in document["result"]["directories"]] == [True]
+    (here / "out" / "stray").touch()
+    both = answer("verify", "nowhere", "out")
+    assert both["exit_code"] == 7
+    assert {finding["code"] for finding in both["findings"]} == {"extra", "absent"}
+
+
+def test_an_empty_path_is_not_the_working_directory(here: Path) -> None:
+    assert run("inspect", "").exit_code == 2
+
+
 def test_rule_files_of_the_package_are_linted_when_none_is_named(here: Path) -> None:
     files = answer("lint")["result"]["files"]
     assert {Path(name).stem for name in files} >= set(resources.rule_files())

@@ -51,7 +51,7 @@ def test_what_is_no_dim_is_refused_by_name(value: str) -> None:
     finding = refusal(f"layers={value}")
     assert finding.what == "a dim is a whole number, or a list of them"
     assert finding.where == "--set layers"
-    assert finding.expected == "5, or 4,2,2, or [[1, 3], [5]]"
+    assert finding.expected == "0 or more: 5, or 4,2,2, or [[1, 3], [5]]"
 
 
 def test_dims_of_a_file_come_before_those_that_are_assigned(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import textwrap
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy import convert, one, refusal, toy_tensors, write_rules, write_source
+from toy import HEAD, convert, one, refusal, toy_tensors, write_rules, write_source
 
 from converter import api, execute
 from converter.errors import ConverterError, ExecutionError
@@ -301,3 +302,24 @@ def test_a_plan_with_nothing_to_do_is_done(tmp_path: Path) -> None:
     plan, source = planned(tmp_path, *many(1))
     with source:
         assert Outcome(replace(plan, bindings=()), source).written == {}
+
+
+def test_the_callers_treatment_of_tiny_numbers_changes_no_byte(tmp_path: Path) -> None:
+    rules = """
+        dtypes: [F32]
+        rules:
+          - from: [g, v]
+            steps: [fold_weight_norm: {dim: 0}]
+            to: {w: [1, 2]}
+        """
+    source = write_source(tmp_path, {"g": torch.tensor([[1e-39]]), "v": torch.tensor([[3.0, 4.0]])})
+    chosen = write_rules(tmp_path, HEAD + textwrap.dedent(rules))
+    digests = set()
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        try:
+            made = api.convert(source, tmp_path / f"out{flush}", rules=chosen, jobs=1)
+        finally:
+            torch.set_flush_denormal(False)
+        digests.add(made.manifest.content_sha256)
+    assert len(digests) == 1

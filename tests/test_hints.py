@@ -27,7 +27,7 @@ def named(prefix: str) -> list[str]:
             "m.",
             "m.",
             "net.",
-            "no name of the source begins with 'net.': leave --source-prefix out",
+            "the names fit without 'net.': leave --source-prefix out",
         ),
         (
             "net.m.",

@@ -294,7 +294,14 @@ def test_the_content_is_the_same_whatever_the_layout() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "u"}, {"dtype": "F16"}, {"shape": (3, 2)}, {"shape": (6,)}, {"sha256": DIGEST[::-1]}],
+    [
+        {"name": "u"},
+        {"dtype": "F16"},
+        {"shape": (3, 2)},
+        {"shape": (6,)},
+        {"sha256": DIGEST[::-1]},
+        {"pieces": (DIGEST,)},
+    ],
     ids=str,
 )
 def test_the_content_is_another_with_another_tensor(change: dict[str, Any]) -> None:

@@ -193,7 +193,7 @@ def test_names_that_carry_a_prefix_are_refused_with_the_option(tmp_path: Path) -
 
 def test_a_prefix_that_no_name_carries_is_refused_with_the_option(tmp_path: Path) -> None:
     (finding,) = refused(tmp_path, BARE, "--source-prefix", "net.")
-    assert finding["hint"] == "no name of the source begins with 'net.': leave --source-prefix out"
+    assert finding["hint"] == "the names fit without 'net.': leave --source-prefix out"
 
 
 def test_dims_that_break_a_requirement_are_refused(tmp_path: Path) -> None:

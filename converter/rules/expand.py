@@ -10,6 +10,7 @@ from typing import Any
 from converter.canonical import TENSOR_NAME
 from converter.errors import RuleError, StepError
 from converter.finding import Finding
+from converter.header import MAX_RANK
 from converter.rules.expression import Expression, Value
 from converter.rules.indices import MAX_VALUES, index_range, index_values, with_bounds
 from converter.rules.rule_file import (
@@ -244,13 +245,13 @@ class _Expander:
             shape = tuple(length.evaluate(values) for length in target.shape)
         except RuleError as error:
             raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
-        if min(shape, default=0) < 0:
+        if min(shape, default=0) < 0 or len(shape) > MAX_RANK:
             raise RuleError(
-                "a shape with a negative length",
+                "not the shape of a canonical tensor",
                 code="target",
                 where=where,
                 tensor=target.name.text,
-                expected="0 or more",
+                expected=f"at most {MAX_RANK} lengths, each 0 or more",
                 got=str(list(shape)),
             )
         return shape

@@ -184,11 +184,12 @@ def _compile_comparison(node: ast.Compare, text: str, names: set[str]) -> _Closu
 
 
 def _comparable(test: Callable[[Any, Any], bool], left: Any, right: Any) -> tuple[Any, Any]:
-    """Return both operands: numbers, or for equality also two lists, texts or tables."""
-    if test in (operator.eq, operator.ne) and not isinstance(left, int):
-        if type(left) is not type(right):
-            raise TypeError("they are of different kinds")
-        return left, right
+    """Return both operands: numbers, or for equality also two facts, of which one may be none."""
+    if test in (operator.eq, operator.ne):
+        numbers = all(isinstance(side, int | float) for side in (left, right))
+        if numbers or left is None or right is None or type(left) is type(right):
+            return left, right
+        raise TypeError("they are of different kinds")
     return _number(left), _number(right)
 
 

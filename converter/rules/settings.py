@@ -12,6 +12,8 @@ from converter.rules.expression import Expression, Value
 from converter.rules.indices import index_values, with_bounds
 from converter.rules.rule_file import Derived, Requirement, RuleFile, Scope, Variant
 
+_TOO_LARGE = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -164,8 +166,12 @@ def _depth(value: Dim) -> int:
     """Return how deeply lists nest. Raises UsageError for what is not a whole number ≥ 0."""
     if isinstance(value, list):
         return 1 + max((_depth(item) for item in value), default=0)
-    if type(value) is not int or value < 0:
-        raise UsageError("a dim is a whole number, or a list of them", got=repr(value))
+    if type(value) is not int or not 0 <= value < _TOO_LARGE:
+        raise UsageError(
+            "a dim is a whole number, or a list of them",
+            expected=f"0 or more, below {_TOO_LARGE:,}",
+            got=repr(value),
+        )
     return 0
 
 
@@ -193,8 +199,20 @@ def _work_out(
 
 def _value(derived: Derived, values: Mapping[str, Value]) -> Dim:
     if isinstance(derived.value, tuple):
-        return [item.evaluate(values) for item in derived.value]
-    return derived.value.evaluate(values)
+        return [_count(item, values) for item in derived.value]
+    return _count(derived.value, values)
+
+
+def _count(expression: Expression, values: Mapping[str, Value]) -> int:
+    number = expression.evaluate(values)
+    if number < 0:
+        raise RuleError(
+            f"the derived value {expression.text!r} is negative",
+            code="derived",
+            expected="0 or more, as of every dim",
+            got=str(number),
+        )
+    return number
 
 
 def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list[Finding]:

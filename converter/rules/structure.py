@@ -13,7 +13,7 @@ from converter.finding import Finding, closest
 from converter.rules.strict_yaml import Document
 from converter.steps import STEPS
 
-_DOCS = "docs/rules.md says what may stand here"
+_DOCS = "docs/rules.md and docs/bundles.md say what may stand here"
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list"}
 
 

@@ -49,7 +49,7 @@ def load_bundle(
 
 def _read_record(path: Path) -> BundleRecord:
     where = path / BUNDLE_NAME
-    if not where.is_file():
+    if not os.path.isfile(where):
         raise SourceError(
             f"not a bundle: it holds no {BUNDLE_NAME}",
             where=str(path),
@@ -62,7 +62,7 @@ def _read_record(path: Path) -> BundleRecord:
 
 def _check_member(path: Path, name: str, record: BundleRecord) -> list[Finding]:
     where = path / name / MANIFEST_NAME
-    if not where.is_file():
+    if not os.path.isfile(where):
         return [Finding("missing", "a member of the bundle is missing", str(where))]
     with reading(where):
         got = sha256(where.read_bytes())

@@ -112,7 +112,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _open_folder(path: Path) -> int:
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):
         raise SourceError(
             "not a directory",
             where=str(path),

@@ -72,7 +72,8 @@ def plan_units(file: OpenFile, memory: Tensor, *, hashed: bool) -> list[Unit]:
 def _extents(file: OpenFile, record: TensorRecord) -> Iterator[Extent]:
     """Yield what the digests of a tensor cover: its pieces where those are recorded.
 
-    The digest of the whole is then left to ``verify``: one thread would have to compute it.
+    The digest of the whole would have to be computed by one thread; the pieces cover every byte,
+    and the manifest's content digest covers the pieces.
     """
     end = record.offset + record.size
     digests = record.pieces or (record.sha256,)

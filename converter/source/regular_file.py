@@ -103,5 +103,6 @@ def read_json(path: Path) -> object:
         file.close()
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # Not the time of change of the inode: replacing the name, which is harmless, changes it too.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -117,6 +117,14 @@ def _refuse_unless_finite(gain: Tensor, norm: Tensor) -> None:
     Such a weight fits its dtype, since its magnitude is at most that of the gain.
     """
     rows = norm.numel()
+    # Outside of these, the squares of float64 lose digits; other dtypes never come near.
+    far = (norm < 1e-140) | (norm > 1e150)
+    if unsafe := int((far & (norm > 0) & norm.isfinite()).sum()):
+        raise ValueRefusedError(
+            f"fold_weight_norm: {unsafe} of {rows} rows of v are too small or large for float64",
+            expected="norms from 1e-140 to 1e150",
+            got=f"norms from {norm.min().item():g} to {norm.max().item():g}",
+        )
     if zero := int((norm == 0).sum()):
         raise ValueRefusedError(
             f"fold_weight_norm: {zero} of {rows} rows of v are zero and mean no weight",

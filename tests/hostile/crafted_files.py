@@ -1,7 +1,6 @@
 """Safetensors files that no honest writer writes, each made by a function without arguments.
 
-The numbers are those of the study of loaders (``research/loading-and-integrity.md`` §1.3), which
-has what safetensors 0.8 makes of each.
+Each says what safetensors 0.8 makes of it.
 """
 
 import io

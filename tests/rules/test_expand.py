@@ -373,7 +373,7 @@ def test_a_shape_with_a_negative_length_is_refused_where_it_stands() -> None:
             to:
               b: [2, n - 2]
         """)
-    assert finding.what == "a shape with a negative length"
+    assert finding.what == "not the shape of a canonical tensor"
     assert finding.where == "tiny.yaml:5"
     assert finding.got == "[2, -1]"
 

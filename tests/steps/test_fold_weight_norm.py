@@ -164,3 +164,10 @@ def test_a_tensor_alone_is_refused() -> None:
 
 def test_the_weight_tells_the_shapes_of_the_pair() -> None:
     assert FoldWeightNorm(dim=0).preimage(((8, 4, 3),)) == ((8, 1, 1), (8, 4, 3))
+
+
+def test_norms_whose_squares_float64_cannot_hold_are_refused() -> None:
+    gain = torch.ones(2, 1, dtype=torch.float64)
+    direction = torch.tensor([[2e-162, 2e-162], [3.0, 4.0]], dtype=torch.float64)
+    with pytest.raises(ValueRefusedError, match="1 of 2 rows of v are too small or large"):
+        FoldWeightNorm(dim=0).apply([gain, direction])
