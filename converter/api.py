@@ -32,6 +32,7 @@ from converter.errors import ExecutionError, PlanError, RuleError, UsageError
 from converter.finding import Finding, closest
 from converter.manifest import Dim
 from converter.plan import Plan
+from converter.progress import Progress
 from converter.rules import bundle_file as bundle_files
 from converter.rules import lint as linting
 from converter.rules import parse
@@ -47,7 +48,6 @@ from converter.verify_bundle import verify_bundle
 if TYPE_CHECKING:
     from converter.conversion import Conversion
 
-Progress = Callable[[int, int], None]  # bytes done now, bytes there are
 
 PathLike = str | os.PathLike[str]
 

@@ -73,12 +73,7 @@ class _Binder:
         self.settings = settings
         self.expansion = expansion
         self.dtype = dtype
-        prefix, scope = settings.source_prefix, settings.scope
-        self.in_scope = {
-            name
-            for name in header
-            if name.startswith(prefix) and scope.holds(name.removeprefix(prefix))
-        }
+        self.in_scope = {name for name in header if settings.holds(name)}
         self.named = {name for unit in expansion.units for name in unit.sources}
         self.named |= {drop.name for drop in expansion.drops if drop.count is None}
         self.findings: list[Finding] = []

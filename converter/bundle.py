@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,14 +36,12 @@ from converter.errors import ConverterError, PlanError, SourceError, UsageError
 from converter.finding import Finding, closest
 from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
+from converter.progress import Progress
 from converter.publish import Staging
 from converter.rules.bundle_file import BundleFile
-from converter.rules.settings import Settings
 from converter.source import Source, open_source
 from converter.source.header_snapshot import HeaderSnapshot
 from converter.write import write_file
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ def _check_cover(
     claimed = {tensor for m in readers if m in plans for tensor in plans[m].claimed}
     unbound = [members[member].settings for member in readers if member not in plans]
     for tensor, spec in source.header.items():
-        if tensor not in claimed and not any(_in_scope(tensor, s) for s in unbound):
+        if tensor not in claimed and not any(s.holds(tensor) for s in unbound):
             yield Finding(
                 "unclaimed",
                 f"a tensor of {bundle_file.sources[name].file} that no member accounts for",
@@ -195,11 +193,6 @@ def _check_cover(
                 got=str(spec),
                 hint="it would be lost between the models; add a member or a drop for it",
             )
-
-
-def _in_scope(tensor: str, settings: Settings) -> bool:
-    prefix = settings.source_prefix
-    return tensor.startswith(prefix) and settings.scope.holds(tensor.removeprefix(prefix))
 
 
 def carry_out(

@@ -30,13 +30,13 @@ from converter.manifest import (
     ToolRecord,
 )
 from converter.plan import Binding, Plan
+from converter.progress import Progress
 from converter.publish import Staging
 from converter.source import Source
 from converter.steps.step import step_parameters
 from converter.values import suspicions
 from converter.write import WeightsFile, write_file
 
-Progress = Callable[[int, int], None]
 SourceDigests = Callable[[Source], tuple[FileRecord, ...]]
 
 
@@ -179,7 +179,7 @@ def _describe(
         tensors=tensors,
         aliases=dict(plan.aliases),
         dropped=tuple(_drop_records(plan)),
-        stand_ins=tuple(_stand_in_records(plan)),
+        stand_ins=tuple(StandInRecord(*stand_in) for stand_in in plan.standing_in),
         out_of_scope=plan.out_of_scope,
         totals=manifests.total(tensors),
         content_sha256=manifests.content_digest(tensors),
@@ -248,12 +248,3 @@ def _drop_records(plan: Plan) -> list[DropRecord]:
 
 def _proven(expect: str | None, equals: str | None) -> str | None:
     return f"equals {equals}" if equals else expect
-
-
-def _stand_in_records(plan: Plan) -> list[StandInRecord]:
-    return [
-        StandInRecord(name, binding.stand_in.fill, binding.absent)
-        for binding in plan.bindings
-        if binding.stand_in is not None
-        for name in binding.targets
-    ]

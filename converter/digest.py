@@ -1,4 +1,4 @@
-"""sha256 of bytes, of ranges of an open file, and of files, in constant memory.
+"""sha256 of bytes, and of ranges of an open file, in constant memory.
 
 Digests are lowercase hexadecimal, as ``sha256sum`` and the Hugging Face Hub write them.
 """
@@ -6,7 +6,6 @@ Digests are lowercase hexadecimal, as ``sha256sum`` and the Hugging Face Hub wri
 from __future__ import annotations
 
 import hashlib
-import os
 
 from converter.positional import ReadBuffer, read_at
 
@@ -32,9 +31,3 @@ def sha256_range(fd: int, begin: int, end: int) -> str:
         read_at(fd, part, position)
         digest.update(part)
     return digest.hexdigest()
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Return the digest of the whole file at ``path``; raises OSError."""
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from converter.finding import Finding
 from converter.fold import fold_findings
 from converter.manifest import Statistics
 from converter.plan import Binding, Dropped, Plan
+from converter.progress import Progress
 from converter.source import Source
 from converter.spec import DTYPES, TensorSpec
 from converter.steps.chain import apply_chain
@@ -26,7 +27,6 @@ from converter.steps.dtypes import torch_dtype
 from converter.values import bytes_of, count_nonfinite, disprove, statistics
 
 Write: TypeAlias = Callable[[str, memoryview], None]
-Progress: TypeAlias = Callable[[int, int], None]
 
 _EXPECTED = {
     "arange": "0, 1, 2 and so on, in row-major order",

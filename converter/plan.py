@@ -85,6 +85,14 @@ class Plan:
         yield from (dropped.name for dropped in self.dropped)
 
     @property
+    def standing_in(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Targets whose sources are all absent: name, what fills it, the absent names."""
+        for binding in self.bindings:
+            if binding.stand_in is not None:
+                for name in binding.targets:
+                    yield name, binding.stand_in.fill, binding.absent
+
+    @property
     def total_bytes(self) -> int:
         """Size of all canonical data in bytes."""
         return sum(spec.nbytes for spec in self.targets.values())

@@ -59,7 +59,10 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
         ("target", f"{amount(_totals(targets))} {_dtypes(targets)}"),
         ("files", ", ".join(shard.file for shard in plan.shards)),
         *(("dropped", line) for line in _by_text((d.name, d.because) for d in plan.dropped)),
-        *(("stand-in", line) for line in _by_text(_stand_ins(plan))),
+        *(
+            ("stand-in", line)
+            for line in _by_text((name, fill) for name, fill, _ in plan.standing_in)
+        ),
         *(("alias", f"{name} is {of}") for name, of in plan.aliases.items()),
     ]
     text = "\n".join([_title(plan), *_slots(rows)])
@@ -75,7 +78,7 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
         "totals": asdict(_totals(targets)),
         "files": [shard.file for shard in plan.shards],
         "aliases": dict(plan.aliases),
-        "stand_ins": [{"name": name, "value": value} for name, value in _stand_ins(plan)],
+        "stand_ins": [{"name": name, "value": value} for name, value, _ in plan.standing_in],
         "bindings": [_binding_json(binding) for binding in plan.bindings],
     }
     return Report("plan", text, result)
@@ -94,7 +97,10 @@ def of_conversion(conversion: Conversion) -> Report:
         ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
         ("content", f"sha256 {manifest.content_sha256}"),
-        *(("stand-in", line) for line in _by_text(_stand_ins(plan))),
+        *(
+            ("stand-in", line)
+            for line in _by_text((name, fill) for name, fill, _ in plan.standing_in)
+        ),
     ]
     result = {
         "out": str(conversion.out),
@@ -250,16 +256,6 @@ def _by_text(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [
         f"{counted(len(having), 'tensor')}: {text} ({_sample(fold_names(having))})"
         for text, having in names.items()
-    ]
-
-
-def _stand_ins(plan: Plan) -> list[tuple[str, str]]:
-    """Return the targets whose sources are absent, each with what stands in."""
-    return [
-        (name, binding.stand_in.fill)
-        for binding in plan.bindings
-        if binding.stand_in is not None
-        for name in binding.targets
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -31,11 +31,11 @@ from converter.errors import ConverterError, SourceError, UsageError
 from converter.finding import Finding
 from converter.layout import REWRITTEN, Layout, layouts
 from converter.manifest import FileRecord, Manifest
+from converter.progress import Progress
 from converter.typed_json import first_difference
 from converter.verify_weights import check_weights
 
 Level = Literal["header", "full"]
-Progress = Callable[[int, int], None]
 
 _PROVEN = {
     "header": "proven right are names, dtypes, shapes, offsets, sizes and totals; anything else "

@@ -15,8 +15,9 @@ from converter.errors import SourceError
 from converter.finding import Finding
 from converter.layout import REWRITTEN
 from converter.manifest import Manifest
+from converter.progress import Progress
 from converter.typed_json import first_difference
-from converter.verify import Level, Progress, Verification, verify
+from converter.verify import Level, Verification, verify
 
 _SHOWN_BYTES = 200
 

@@ -17,7 +17,7 @@ LONGEST_FUNCTION_LINES = 60
 # a word for the modules that begin with it (verify for verify_bundle), unless they have a place.
 ROWS = (
     "errors finding fold hints spec canonical strict_json manifest bundle_record layout header "
-    "digest positional cores resources torch_dtypes typed_json",
+    "digest positional cores resources torch_dtypes typed_json progress",
     "source steps",
     "rules dims",
     "plan",

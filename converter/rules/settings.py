@@ -33,6 +33,11 @@ class Settings:
     own_dims: bool
     options: Mapping[str, str]
 
+    def holds(self, name: str) -> bool:
+        """Whether a whole name of the source belongs to the model."""
+        prefix = self.source_prefix
+        return name.startswith(prefix) and self.scope.holds(name.removeprefix(prefix))
+
 
 def resolve(
     rule_file: RuleFile,
