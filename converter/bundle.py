@@ -38,6 +38,7 @@ from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
 from converter.progress import Progress
 from converter.publish import Staging
+from converter.record import source_records
 from converter.rules.bundle_file import BundleFile
 from converter.source import Source, open_source
 from converter.source.header_snapshot import HeaderSnapshot
@@ -203,7 +204,7 @@ def carry_out(
     Raises as the conversion of a single model does.
     """
     from converter.conversion import fill
-    from converter.values import suspicions
+    from converter.suspicions import suspicions
 
     begun = time.monotonic()
     _require_values(plan)
@@ -220,10 +221,10 @@ def carry_out(
                 folder,
                 jobs=jobs,
                 progress=lambda done, _: progress(done, plan.total_bytes),
-                digests=functools.partial(_digest_once, records, source),
+                digests=functools.partial(digest_once, records, source),
             )
             sums[f"{name}/{MANIFEST_NAME}"] = sha256((folder / MANIFEST_NAME).read_bytes())
-        record = _record(plan, manifests, sums, records)
+        record = record_of(plan, manifests, sums, records)
         text = bundle_record.dump(record)
         write_file(staging.path / BUNDLE_NAME, text)
         write_file(staging.path / SUMS_NAME, encode_sums({**sums, BUNDLE_NAME: sha256(text)}))
@@ -252,23 +253,26 @@ def _require_values(plan: BundlePlan) -> None:
         raise SourceError.of(findings)
 
 
-def _digest_once(
+def digest_once(
     records: dict[str, tuple[FileRecord, ...]], name: str, source: Source
 ) -> tuple[FileRecord, ...]:
     """Return the records of a source's files, which several members may share."""
-    from converter.conversion import source_records
-
     if name not in records:
         records[name] = source_records(source)
     return records[name]
 
 
-def _record(
+def record_of(
     plan: BundlePlan,
     manifests: Mapping[str, Manifest],
     sums: Mapping[str, str],
     records: Mapping[str, tuple[FileRecord, ...]],
 ) -> BundleRecord:
+    """Return what ``bundle.json`` says of a plan that was carried out.
+
+    ``manifests`` are those of the members, ``sums`` their digests by ``member/manifest.json``,
+    ``records`` the files of each source.
+    """
     bundle_file = plan.bundle_file
     return BundleRecord(
         bundle=bundle_file.bundle,

@@ -18,16 +18,23 @@ def sha256(data: ReadBuffer) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_range(fd: int, begin: int, end: int) -> str:
+def sha256_range(fd: int, begin: int, end: int, *, block_bytes: int = BLOCK_BYTES) -> str:
     """Return the digest of the bytes ``[begin, end)`` of an open file.
 
     Leaves the position of ``fd`` alone where the platform can. Raises EOFError when the file ends
     before ``end``, and OSError.
     """
     digest = hashlib.sha256()
-    block = memoryview(bytearray(min(BLOCK_BYTES, end - begin)))
-    for position in range(begin, end, BLOCK_BYTES):
+    update_from(digest, fd, begin, end, block_bytes=block_bytes)
+    return digest.hexdigest()
+
+
+def update_from(
+    digest: hashlib._Hash, fd: int, begin: int, end: int, *, block_bytes: int = BLOCK_BYTES
+) -> None:
+    """Add the bytes ``[begin, end)`` of an open file to ``digest``; raises as ``sha256_range``."""
+    block = memoryview(bytearray(min(block_bytes, end - begin)))
+    for position in range(begin, end, block_bytes):
         part = block[: end - position]
         read_at(fd, part, position)
         digest.update(part)
-    return digest.hexdigest()

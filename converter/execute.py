@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from converter.canonical import PIECE_BYTES
-from converter.digest import sha256
 from converter.errors import ExecutionError, ValueRefusedError
 from converter.finding import Finding
 from converter.fold import fold_findings
-from converter.manifest import Statistics
+from converter.lanes import byte_runs, compute, memory_bytes, move, read
 from converter.plan import Binding, Dropped, Plan
 from converter.progress import Progress
 from converter.source import Source
-from converter.spec import DTYPES, TensorSpec
-from converter.steps.chain import apply_chain
-from converter.steps.constant import Constant
+from converter.spec import DTYPES
 from converter.steps.dtypes import torch_dtype
-from converter.values import bytes_of, count_nonfinite, disprove, statistics
+from converter.target import CHUNK_BYTES, Target, Write, Written
+from converter.values import disprove
 
-Write: TypeAlias = Callable[[str, memoryview], None]
+# Units of work that take more memory than this together wait for each other.
+_MEMORY_BYTES = 256 << 20
 
 _EXPECTED = {
     "arange": "0, 1, 2 and so on, in row-major order",
@@ -34,31 +32,33 @@ _EXPECTED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What is known of a canonical tensor once its bytes are written."""
-
-    sha256: str
-    pieces: tuple[str, ...]
-    stats: Statistics | None
-
-
 def execute(
-    plan: Plan, source: Source, write: Write, *, jobs: int, progress: Progress
+    plan: Plan,
+    source: Source,
+    write: Write,
+    *,
+    jobs: int,
+    progress: Progress,
+    bindings: Sequence[Binding] | None = None,
 ) -> dict[str, Written]:
-    """Make every canonical tensor and hand its bytes to ``write``; return what was written.
+    """Make the targets of ``bindings`` and pass their bytes to ``write``; return what was written.
 
-    ``write(name, data)`` is called once for each target, from several threads, in no fixed order;
-    ``progress`` is told the bytes of a target when it is done, and those of all. Raises
-    ValueRefusedError with all findings when values are refused, and whatever ``source`` and
-    ``write`` raise.
+    Without ``bindings`` all are made, and what the rule file says of dropped tensors is proven.
+    ``write(name, begin, data)`` is called for a target from one thread, in order, and from several
+    threads for different ones; ``progress`` is told the bytes written, as they are, and those of
+    all targets. Raises ValueRefusedError with all findings when values are refused, and whatever
+    ``source`` and ``write`` raise.
     """
     worker = _Worker(plan, source, write, progress)
+    to_prove = [] if bindings is not None else [d for d in plan.dropped if d.expect]
     written: dict[str, Written] = {}
     findings: list[Finding] = []
     with _pool(jobs) as pool:
-        proofs = [pool.submit(worker.prove, dropped) for dropped in plan.dropped if dropped.expect]
-        made = [pool.submit(worker.make, binding) for binding in plan.bindings]
+        proofs = [pool.submit(worker.prove, dropped) for dropped in to_prove]
+        made = [
+            pool.submit(worker.make, binding)
+            for binding in (plan.bindings if bindings is None else bindings)
+        ]
         for future in proofs:
             _gather(future, findings)
         for targets in made:
@@ -66,6 +66,30 @@ def execute(
     if findings:
         raise ValueRefusedError.of(fold_findings(findings))
     return written
+
+
+class _Threads:
+    """Torch's number of threads, which is one for the whole process while any pool is at work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools = 0
+        self._before = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._pools:
+                self._before = torch.get_num_threads()
+            self._pools += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._pools -= 1
+            if not self._pools:
+                torch.set_num_threads(self._before)
+
+
+_threads = _Threads()
 
 
 def _begin_worker() -> None:
@@ -77,13 +101,12 @@ def _begin_worker() -> None:
 @contextmanager
 def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose workers compute on one core each; on an error, what has not begun is dropped."""
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    with _threads:
+        pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _gather(
@@ -96,29 +119,60 @@ def _gather(
         return None
 
 
+class _Memory:
+    """How much memory the units of work at hand take; what would take too much has to wait."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, size: int) -> Iterator[None]:
+        """Wait until ``size`` bytes fit beside the rest, or until there is no rest."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + size <= _MEMORY_BYTES)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
+
+
 @dataclass(frozen=True, slots=True)
 class _Worker:
     plan: Plan
     source: Source
     write: Write
     progress: Progress
+    memory: _Memory = field(default_factory=_Memory)
 
     def make(self, binding: Binding) -> dict[str, Written]:
         """Make, check and write the targets of one binding."""
-        written: dict[str, Written] = {}
-        findings: list[Finding] = []
         with self.at(binding.line, ", ".join(binding.sources)):
-            tensors = self.outputs(binding)
-            for name, spec, tensor in zip(binding.targets, binding.outputs, tensors, strict=True):
-                tensor = tensor.contiguous()  # copied once, for statistics and bytes alike
-                stats = statistics(tensor) if _has_values(spec) else None
-                if name not in self.plan.allow_nan and (bad := count_nonfinite(tensor, stats)):
-                    findings.append(_nonfinite(name, bad, tensor.numel()))
-                else:
-                    written[name] = self.store(name, tensor, stats)
-            if findings:
-                raise ValueRefusedError.of(findings)
+            targets = self.targets(binding)
+            if (runs := byte_runs(binding)) is not None:
+                for target, parts in zip(targets, runs, strict=True):
+                    move(self.source, binding.sources, parts, target)
+            else:
+                with self.memory.taking(memory_bytes(binding)):
+                    compute(binding, self.source, targets, self.promise(binding))
+            written = {target.name: target.finish() for target in targets}
+            self.refuse_nonfinite(targets)
         return written
+
+    def targets(self, binding: Binding) -> list[Target]:
+        total = self.plan.total_bytes
+        return [
+            Target(name, spec, self.write, lambda size: self.progress(size, total))
+            for name, spec in zip(binding.targets, binding.outputs, strict=True)
+        ]
+
+    def refuse_nonfinite(self, targets: Sequence[Target]) -> None:
+        refused = [t for t in targets if t.nonfinite and t.name not in self.plan.allow_nan]
+        if refused:
+            raise ValueRefusedError.of([_nonfinite(target) for target in refused])
 
     @contextmanager
     def at(self, line: int, tensor: str) -> Iterator[None]:
@@ -131,39 +185,26 @@ class _Worker:
                 [replace(f, where=where, tensor=f.tensor or tensor) for f in error.findings]
             ) from error
 
-    def outputs(self, binding: Binding) -> Sequence[Tensor]:
-        """Return the targets of a binding; those of a dtype without values as their bytes."""
-        if binding.stand_in is not None:
-            number = 0 if binding.stand_in.fill == "zeros" else 1
-            constants = [Constant(number, spec.shape, spec.dtype) for spec in binding.outputs]
-            return [constant.apply(())[0] for constant in constants]
-        outputs = apply_chain(binding.steps, [self.read(name) for name in binding.sources])
-        if binding.steps:
-            self.check_promise(binding, outputs)
-        return outputs
+    def promise(self, binding: Binding) -> Callable[[Sequence[Tensor], int | None], None]:
+        """Return what raises ExecutionError when the steps made something else than inferred."""
 
-    def check_promise(self, binding: Binding, outputs: Sequence[Tensor]) -> None:
-        """Raise ExecutionError when the steps made something else than they inferred."""
-        made = [(tensor.dtype, tuple(tensor.shape)) for tensor in outputs]
-        promised = [(torch_dtype(spec.dtype), spec.shape) for spec in binding.outputs]
-        if made != promised:
-            raise ExecutionError(
-                "a step made something else than it inferred: a defect of the step",
-                code="promise",
-                where=self.plan.rule_file.where(binding.line),
-                tensor=", ".join(binding.targets),
-                expected=str(promised),
-                got=str(made),
-            )
+        def check(outputs: Sequence[Tensor], rows: int | None) -> None:
+            made = [(tensor.dtype, tuple(tensor.shape)) for tensor in outputs]
+            promised = [
+                (torch_dtype(spec.dtype), spec.shape if rows is None else (rows, *spec.shape[1:]))
+                for spec in binding.outputs
+            ]
+            if made != promised:
+                raise ExecutionError(
+                    "a step made something else than it inferred: a defect of the step",
+                    code="promise",
+                    where=self.plan.rule_file.where(binding.line),
+                    tensor=", ".join(binding.targets),
+                    expected=str(promised),
+                    got=str(made),
+                )
 
-    def store(self, name: str, tensor: Tensor, stats: Statistics | None) -> Written:
-        """Write the bytes of a target, and return its digests and statistics."""
-        data = bytes_of(tensor).numpy().data
-        self.write(name, data)
-        starts = range(0, len(data), PIECE_BYTES) if len(data) > PIECE_BYTES else ()
-        pieces = tuple(sha256(data[begin : begin + PIECE_BYTES]) for begin in starts)
-        self.progress(len(data), self.plan.total_bytes)
-        return Written(sha256(data), pieces, stats)
+        return check
 
     def prove(self, dropped: Dropped) -> dict[str, Written]:
         """Prove what the rule file says a dropped tensor is."""
@@ -182,54 +223,33 @@ class _Worker:
         """Return how a dropped tensor differs from what the rule file says it is."""
         spec = self.source.header[dropped.name]
         if dropped.equals is not None:
-            return _first_difference(*map(self.source.read, (dropped.name, dropped.equals)))
-        if not _has_values(spec):
+            return _first_difference(self.source, dropped.name, dropped.equals, spec.nbytes)
+        if DTYPES[spec.dtype].bits < 8:
             return f"values of {spec.dtype}"
-        return disprove(dropped.expect or "", self.read(dropped.name))
-
-    def read(self, name: str) -> Tensor:
-        """Return a source tensor; raise ValueRefusedError for a boolean that is none."""
-        spec = self.source.header[name]
-        tensor = _decode(self.source.read(name), spec)
-        if spec.dtype == "BOOL" and (wrong := int((tensor.view(torch.uint8) > 1).sum())):
-            raise ValueRefusedError(
-                "a boolean tensor holds bytes other than 0 and 1",
-                code="boolean",
-                tensor=name,
-                expected="0 or 1",
-                got=f"{wrong} of {tensor.numel()} bytes are not",
-                hint="mend the source: what such a byte means depends on who reads it",
-            )
-        return tensor
+        with self.memory.taking(spec.nbytes):
+            return disprove(dropped.expect or "", read(self.source, dropped.name))
 
 
-def _nonfinite(name: str, count: int, total: int) -> Finding:
+def _nonfinite(target: Target) -> Finding:
     return Finding(
         "nonfinite",
         "the tensor holds NaN or infinity",
-        tensor=name,
+        tensor=target.name,
         expected="finite values",
-        got=f"{count} of {total} values are not",
+        got=f"{target.nonfinite} of {target.spec.numel} values are not",
         hint="mend the source; a rule file may list the name under allow_nan if it is meant",
     )
 
 
-def _has_values(spec: TensorSpec) -> bool:
-    """Whether torch can take the elements apart: those narrower than a byte are moved whole."""
-    return DTYPES[spec.dtype].bits >= 8
-
-
-def _decode(data: bytearray, spec: TensorSpec) -> Tensor:
-    """Return the bytes as a tensor, without a copy; U8 when they cannot be taken apart."""
-    dtype = torch_dtype(spec.dtype) if _has_values(spec) else torch.uint8
-    shape = spec.shape if _has_values(spec) else (len(data),)
-    return (
-        torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
-    )
-
-
-def _first_difference(data: bytearray, twin: bytearray) -> str | None:
-    if data == twin:
-        return None
-    first = next(at for at, (a, b) in enumerate(zip(data, twin, strict=True)) if a != b)
-    return f"another byte at {first} of {len(data)}"
+def _first_difference(source: Source, name: str, twin: str, size: int) -> str | None:
+    """Return where two tensors of ``size`` bytes differ first."""
+    ours, theirs = bytearray(min(size, CHUNK_BYTES)), bytearray(min(size, CHUNK_BYTES))
+    for begin in range(0, size, CHUNK_BYTES):
+        part = min(CHUNK_BYTES, size - begin)
+        source.read_into(name, memoryview(ours)[:part], begin)
+        source.read_into(twin, memoryview(theirs)[:part], begin)
+        if ours[:part] != theirs[:part]:
+            pairs = enumerate(zip(ours, theirs, strict=True), start=begin)
+            first = next(at for at, (a, b) in pairs if a != b)
+            return f"another byte at {first} of {size}"
+    return None

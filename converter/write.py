@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,9 @@ from converter.errors import ExecutionError
 from converter.positional import ReadBuffer, open_flags, write_at
 
 FILE_MODE = 0o644
+
+# What is left to digest when the last byte is written; and no lock is taken for less.
+_FOLLOWED_BYTES = 8 << 20
 
 # O_RDWR: what was written is digested through the same opening.
 _FLAGS = open_flags(
@@ -51,7 +56,10 @@ class WeightsFile:
         self.data_start = len(header)
         self.size_bytes = len(header) + max((tensor.end for tensor in placements), default=0)
         self._missing_bytes = self.size_bytes - self.data_start
-        self._counting = threading.Lock()
+        self._complete_bytes = self.data_start  # from the start of the file, without a gap
+        self._ahead: dict[int, int] = {}  # begin and end of what was written beyond a gap
+        self._abandoned = False
+        self._changed = threading.Condition()
         with io_errors(path):
             self._fd = _create(path)
             try:
@@ -64,17 +72,48 @@ class WeightsFile:
     def write(self, begin: int, data: ReadBuffer) -> None:
         """Write ``data`` at ``begin``, in bytes from the start of the file's data."""
         size = memoryview(data).nbytes
-        if begin < 0 or self.data_start + begin + size > self.size_bytes:
+        begin += self.data_start
+        if begin < self.data_start or begin + size > self.size_bytes:
             raise ValueError(f"bytes {begin} to {begin + size} lie outside of {self.path.name}")
+        if not size:
+            return
         with io_errors(self.path):
-            write_at(self._fd, data, self.data_start + begin)
-        with self._counting:
+            write_at(self._fd, data, begin)
+        with self._changed:
             self._missing_bytes -= size
+            self._ahead[begin] = begin + size
+            while self._complete_bytes in self._ahead:
+                self._complete_bytes = self._ahead.pop(self._complete_bytes)
+            self._changed.notify_all()
 
     def sha256(self) -> str:
-        """Return the digest of the whole file, read back."""
-        with io_errors(self.path):
-            return digest.sha256_range(self._fd, 0, self.size_bytes)
+        """Return the digest of the whole file, read back close behind those who write it.
+
+        Raises CancelledError when ``abandon`` is called meanwhile.
+        """
+        whole = hashlib.sha256()
+        position = 0
+        while position < self.size_bytes:
+            end = self._wait_for_more(position)
+            with io_errors(self.path):
+                digest.update_from(whole, self._fd, position, end)
+            position = end
+        return whole.hexdigest()
+
+    def abandon(self) -> None:
+        """Let nobody wait for bytes that will not come."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def _wait_for_more(self, position: int) -> int:
+        """Return up to where the file is complete, once that is a good piece beyond a position."""
+        enough = min(position + _FOLLOWED_BYTES, self.size_bytes)
+        with self._changed:
+            self._changed.wait_for(lambda: self._abandoned or self._complete_bytes >= enough)
+            if self._abandoned:
+                raise CancelledError
+            return self._complete_bytes
 
     def close(self) -> None:
         """Bring the file to disk and close it.

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from toy import HEAD, convert, one, refusal, toy_tensors, write_rules, write_source
 
-from converter import api, execute
+from converter import api, execute, target
 from converter.errors import ConverterError, ExecutionError
-from converter.execute import Written
 from converter.plan import Plan
 from converter.runtime import load_tensors
 from converter.source import Source, open_source
 from converter.steps.transpose import Transpose
+from converter.target import Written
 
 
 class Outcome:
@@ -30,9 +30,9 @@ class Outcome:
             plan, source, self.write, jobs=jobs, progress=lambda done, total: None
         )
 
-    def write(self, name: str, data: memoryview) -> None:
-        assert name not in self.data, "it is written twice"
-        self.data[name] = bytes(data)
+    def write(self, name: str, begin: int, data: memoryview) -> None:
+        assert len(self.data.setdefault(name, b"")) == begin, "it is written in order, once"
+        self.data[name] += bytes(data)
         self.threads.add(threading.get_ident())
 
 
@@ -69,7 +69,8 @@ def test_every_target_is_written_once_with_the_digest_of_its_bytes(
 def test_a_tensor_larger_than_a_piece_has_the_digest_of_each_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "PIECE_BYTES", 8)
+    monkeypatch.setattr(target, "PIECE_BYTES", 8)
+    monkeypatch.setattr(target, "CHUNK_BYTES", 4)
     tensors = {"w": torch.arange(5, dtype=torch.float32)}
     plan, source = planned(tmp_path, tensors, one("F32", "[5]"))
     with source:
@@ -83,7 +84,8 @@ def test_a_tensor_larger_than_a_piece_has_the_digest_of_each_piece(
 def test_a_tensor_as_large_as_a_piece_has_one_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "PIECE_BYTES", 8)
+    monkeypatch.setattr(target, "PIECE_BYTES", 8)
+    monkeypatch.setattr(target, "CHUNK_BYTES", 4)
     plan, source = planned(tmp_path, {"w": torch.zeros(2)}, one("F32", "[2]"))
     with source:
         assert Outcome(plan, source).written["w"].pieces == ()
@@ -143,11 +145,11 @@ def test_what_has_not_begun_is_left_undone_when_a_source_ends(tmp_path: Path) ->
     class Ending:
         header = source.header
 
-        def read(self, name: str) -> bytearray:
+        def read_into(self, name: str, buffer: memoryview, begin: int = 0) -> None:
             reads.append(name)
             if len(reads) == 2:
                 raise ConverterError("the file ends")
-            return source.read(name)
+            source.read_into(name, buffer, begin)
 
     with source, pytest.raises(ConverterError, match="the file ends"):
         Outcome(plan, Ending())  # type: ignore[arg-type]

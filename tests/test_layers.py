@@ -17,14 +17,17 @@ LONGEST_FUNCTION_LINES = 60
 # a word for the modules that begin with it (verify for verify_bundle), unless they have a place.
 ROWS = (
     "errors finding fold hints spec canonical strict_json manifest bundle_record layout header "
-    "digest positional cores resources torch_dtypes typed_json progress",
+    "digest positional cores resources signals torch_dtypes torch_needed typed_json progress",
     "source steps",
     "rules dims",
     "plan",
     "bind",
     "write publish",
-    "values execute conversion bundle",
+    "moments values target suspicions",
+    "lanes record",
+    "execute shards conversion bundle",
     "verify describe",
+    "signing",
     "report",
     "api",
     "cli",

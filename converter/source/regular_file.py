@@ -8,29 +8,47 @@ from pathlib import Path
 
 from converter import digest, strict_json
 from converter.canonical import MAX_HEADER_BYTES
-from converter.errors import SourceError
+from converter.errors import ExecutionError, SourceError
 from converter.positional import WriteBuffer, open_flags, read_at
+from converter.source.links import require_inside
 
 # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
 _FLAGS = open_flags("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_NOINHERIT", "O_BINARY")
 
 
-class RegularFile:
-    """A file opened for reading; symbolic links are followed, as the Hugging Face cache needs.
+# Long enough that threads which hold the interpreter's lock, as imports do, seldom stop it.
+_DIGEST_BYTES = 16 << 20
 
-    Raises SourceError when it is absent, cannot be read, or is not a regular file.
+
+class RegularFile:
+    """A file opened for reading, by whatever links its path leads to it.
+
+    ``within`` is the folder in which the file was found, unless the user named the file itself:
+    then links may not lead out of it. Raises SourceError when the file is absent, cannot be read,
+    is not a regular file, or lies elsewhere.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, within: Path | None = None) -> None:
         self.path = path
+        self._fd = -1
         try:
+            # Opening a device can have effects of its own; what is opened is looked at again.
+            self._require_regular(os.stat(path))
             self._fd = os.open(path, _FLAGS)
+            self._stat = os.fstat(self._fd)
+            self._require_regular(self._stat)
+            if within is not None:
+                require_inside(path, within, self._stat)
         except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        self._stat = os.fstat(self._fd)
-        if not stat.S_ISREG(self._stat.st_mode):
             self.close()
-            raise SourceError("not a regular file", code="kind", where=str(path))
+            raise self._unreadable(error) from error
+        except SourceError:
+            self.close()
+            raise
+
+    def _require_regular(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError("not a regular file", code="kind", where=str(self.path))
 
     @property
     def size_bytes(self) -> int:
@@ -45,15 +63,27 @@ class RegularFile:
             raise self._unreadable(error) from error
 
     def read(self, position: int, size: int) -> bytearray:
-        """Return ``size`` bytes from byte ``position`` on; raises SourceError."""
-        buffer = bytearray(size)
+        """Return ``size`` bytes from byte ``position`` on.
+
+        Raises SourceError, and ExecutionError when they do not fit in memory.
+        """
+        try:
+            buffer = bytearray(size)
+        except MemoryError as error:
+            raise ExecutionError(
+                "a tensor does not fit in memory",
+                code="memory",
+                where=str(self.path),
+                expected=f"{size:,} bytes of free memory",
+                hint="convert it on a machine with more memory",
+            ) from error
         self.read_into(buffer, position)
         return buffer
 
     def sha256(self) -> str:
         """Return the digest of the file; raises SourceError."""
         try:
-            return digest.sha256_range(self._fd, 0, self.size_bytes)
+            return digest.sha256_range(self._fd, 0, self.size_bytes, block_bytes=_DIGEST_BYTES)
         except (OSError, EOFError) as error:
             raise self._unreadable(error) from error
 
@@ -86,9 +116,9 @@ class RegularFile:
         )
 
 
-def read_json(path: Path) -> object:
-    """Return the strict JSON of the file at ``path``; raises SourceError."""
-    file = RegularFile(path)
+def read_json(path: Path, *, within: Path | None = None) -> object:
+    """Return the strict JSON of the file at ``path``; raises SourceError as ``RegularFile``."""
+    file = RegularFile(path, within=within)
     try:
         if file.size_bytes > MAX_HEADER_BYTES:
             raise SourceError(

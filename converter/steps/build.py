@@ -20,6 +20,7 @@ _KINDS: Mapping[str, ParameterKind] = {
     "tuple[int, ...]": "integers",
     "Number": "number",
     "str": "text",
+    "str | None": "text",
     "DTypeName": "dtype",
 }
 

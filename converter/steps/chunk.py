@@ -18,7 +18,8 @@ from converter.steps.layout import (
     require_listable,
     with_size,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import cuts
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ class Chunk:
         (tensor,) = inputs
         piece = tensor.shape[self.dim] // self.chunks
         return torch.split(tensor, [piece] * self.chunks, self.dim)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        (spec,) = inputs
+        piece = spec.shape[self.dim] // self.chunks
+        return cuts(spec.shape, self.dim, (piece,) * self.chunks)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Concat:
         return Concat(self.dim)

@@ -13,7 +13,8 @@ from converter.steps.layout import (
     require_dim,
     require_whole_bytes,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import joined
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 if TYPE_CHECKING:
     from converter.steps.split import Split
@@ -50,6 +51,14 @@ class Concat:
         import torch
 
         return (torch.cat(list(inputs), self.dim),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        runs = joined([spec.shape for spec in inputs], self.dim)
+        return None if runs is None else (runs,)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Split:
         # Imported here because split, which this undoes, imports this module.

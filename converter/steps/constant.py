@@ -9,7 +9,7 @@ from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
 from converter.steps.dtypes import FLOATS, integer_range, require_numeric, torch_dtype
 from converter.steps.layout import require_count, shape_text
-from converter.steps.step import DTypeName, Number, Shapes, Specs, Step, Takes, Tensors
+from converter.steps.step import DTypeName, Number, Runs, Shapes, Specs, Step, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,13 @@ class Constant:
         else:
             element = torch.tensor(self.value, dtype=dtype)
         return (element.expand(self.shape).clone(memory_format=torch.contiguous_format),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return None
+
+    @property
+    def keeps_rows(self) -> bool:
+        return False
 
     def inverse(self, inputs: Specs) -> Step | None:
         return None

@@ -1,7 +1,9 @@
 """Which numbers a dtype holds, and what torch calls it.
 
 Sources: IEEE 754-2019, table 3.5 (F16, F32, F64); Micikevicius et al. 2022, arXiv:2209.05433,
-table 1 (F8); BF16 is F32 with 16 bits of significand fewer.
+table 1 (F8_E4M3, F8_E5M2); Noune et al. 2022, arXiv:2206.02915 (F8 of FNUZ: finite, NaN, and one
+zero, without a sign); BF16 is F32 with 16 bits of significand fewer. F8_E8M0, of scales, has
+powers of two only, and neither a sign nor a zero.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ FLOATS: Mapping[str, Floats] = {
     "F16": Floats(11, 65504.0, 2.0**-24),
     "F8_E5M2": Floats(3, 57344.0, 2.0**-16),
     "F8_E4M3": Floats(4, 448.0, 2.0**-9, infinities=False),
+    "F8_E5M2FNUZ": Floats(3, 57344.0, 2.0**-17, infinities=False),
+    "F8_E4M3FNUZ": Floats(4, 240.0, 2.0**-10, infinities=False),
 }
 
 NUMERIC = (

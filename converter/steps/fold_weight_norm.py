@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from converter.errors import StepError, ValueRefusedError
 from converter.spec import Shape
 from converter.steps.layout import refuse_negative_dims, require_dim, shape_text
-from converter.steps.step import Shapes, Specs, Step, Takes, Tensors
+from converter.steps.step import Runs, Shapes, Specs, Step, Takes, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +98,13 @@ class FoldWeightNorm:
             weight[:, part] = round_once(direction * scale, weight.dtype)
         _refuse_unless_finite(gain, norm)
         return (weight.reshape(inputs[1].shape),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return None
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim == 0
 
     def inverse(self, inputs: Specs) -> Step | None:
         return None

@@ -13,7 +13,7 @@ from converter.steps.layout import (
     require_whole_bytes,
     shape_text,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,13 @@ class Permute:
 
         (tensor,) = inputs
         return (torch.permute(tensor, self.dims),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return None
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dims[0] == 0
 
     def inverse(self, inputs: Specs) -> Permute:
         return Permute(inverse_permutation(self.dims))

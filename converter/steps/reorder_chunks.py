@@ -13,7 +13,8 @@ from converter.steps.layout import (
     require_dim,
     require_permutation,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import cuts
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,19 @@ class ReorderChunks:
         piece = tensor.shape[self.dim] // len(self.order)
         chunks = torch.split(tensor, [piece] * len(self.order), self.dim)
         return (torch.cat([chunks[source] for source in self.order], self.dim),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        (spec,) = inputs
+        piece = spec.shape[self.dim] // len(self.order)
+        pieces = cuts(spec.shape, self.dim, (piece,) * len(self.order))
+        if pieces is None:
+            return None
+        ordered = [pieces[source] for source in self.order]
+        return (tuple(run for row in zip(*ordered, strict=True) for run in row),)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> ReorderChunks:
         return ReorderChunks(self.dim, inverse_permutation(self.order))

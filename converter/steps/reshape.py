@@ -9,7 +9,8 @@ from typing import ClassVar
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
 from converter.steps.layout import require_whole_bytes, shape_text
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import whole
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,13 @@ class Reshape:
 
         (tensor,) = inputs
         return (torch.reshape(tensor, self.shape),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return (whole(inputs[0]),)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return False
 
     def inverse(self, inputs: Specs) -> Reshape:
         (spec,) = inputs

@@ -11,7 +11,8 @@ from typing import ClassVar
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
 from converter.steps.layout import movable, refuse_negative_dims, require_dim, with_size
-from converter.steps.step import Shapes, Specs, Step, Takes, Tensors
+from converter.steps.runs import cuts
+from converter.steps.step import Runs, Shapes, Specs, Step, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ class Slice:
 
         (tensor,) = inputs
         return (torch.narrow(tensor, self.dim, self.start, self.stop - self.start),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        (spec,) = inputs
+        rest = spec.shape[self.dim] - self.stop
+        pieces = cuts(spec.shape, self.dim, (self.start, self.stop - self.start, rest))
+        return None if pieces is None else pieces[1:2]
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Step | None:
         return None

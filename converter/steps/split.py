@@ -15,7 +15,8 @@ from converter.steps.layout import (
     require_count,
     with_size,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import cuts
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class Split:
 
         (tensor,) = inputs
         return torch.split(tensor, list(self.sizes), self.dim)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return cuts(inputs[0].shape, self.dim, self.sizes)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Concat:
         return Concat(self.dim)

@@ -14,7 +14,8 @@ from converter.steps.layout import (
     with_dim,
     without_dim,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import whole
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 if TYPE_CHECKING:
     from converter.steps.unsqueeze import Unsqueeze
@@ -55,6 +56,13 @@ class Squeeze:
 
         (tensor,) = inputs
         return (torch.squeeze(tensor, self.dim),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return (whole(inputs[0]),)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Unsqueeze:
         # Imported here because unsqueeze, which this undoes, imports this module.

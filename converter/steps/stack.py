@@ -19,7 +19,8 @@ from converter.steps.layout import (
     with_dim,
     without_dim,
 )
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.runs import joined
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 if TYPE_CHECKING:
     from converter.steps.unstack import Unstack
@@ -58,6 +59,14 @@ class Stack:
         import torch
 
         return (torch.stack(list(inputs), self.dim),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        runs = joined([spec.shape for spec in inputs], self.dim)
+        return None if runs is None else (runs,)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Unstack:
         # Imported here because unstack, which this undoes, imports this module.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from converter.spec import Shape, TensorSpec
@@ -15,6 +15,18 @@ Specs: TypeAlias = tuple[TensorSpec, ...]
 Shapes: TypeAlias = tuple[Shape, ...]
 Tensors: TypeAlias = "Sequence[Tensor]"
 Takes = Literal["each", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The elements ``[begin, end)``, in row-major order, of input ``number``."""
+
+    number: int
+    begin: int
+    end: int
+
+
+Runs: TypeAlias = tuple[Run, ...]
 
 # The type of a field says how a rule file spells it: see converter.steps.build.
 DTypeName: TypeAlias = str
@@ -52,6 +64,21 @@ class Step(Protocol):
         """
         ...
 
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        """Return, for each output, the runs of input elements that it is; None if not a few runs.
+
+        The inputs are such that ``infer`` takes them.
+        """
+        ...
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows of the outputs follow from the same rows of all inputs alone.
+
+        A row is a slice of dim 0. If so, ``apply`` may be given some rows at a time.
+        """
+        ...
+
     def inverse(self, inputs: Specs) -> Step | None:
         """Return the step that undoes this one on inputs of these specs, or None when lossy."""
         ...
@@ -65,6 +92,10 @@ class Step(Protocol):
 
 
 def step_parameters(step: Step) -> dict[str, object]:
-    """Return the parameters of a step as a rule file would state them."""
+    """Return the parameters of a step as a rule file would state them; None is not stated."""
     values = {field.name: getattr(step, field.name) for field in fields(step)}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }

@@ -8,7 +8,7 @@ from typing import ClassVar
 from converter.errors import RuleError
 from converter.spec import Shape, TensorSpec
 from converter.steps.layout import refuse_negative_dims, require_dim, require_whole_bytes
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class Transpose:
 
         (tensor,) = inputs
         return (torch.transpose(tensor, *self.dims),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return None
+
+    @property
+    def keeps_rows(self) -> bool:
+        return 0 not in self.dims
 
     def inverse(self, inputs: Specs) -> Transpose:
         return self

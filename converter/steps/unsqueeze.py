@@ -16,8 +16,9 @@ from converter.steps.layout import (
     with_dim,
     without_dim,
 )
+from converter.steps.runs import whole
 from converter.steps.squeeze import Squeeze
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ class Unsqueeze:
 
         (tensor,) = inputs
         return (torch.unsqueeze(tensor, self.dim),)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        return (whole(inputs[0]),)
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Squeeze:
         return Squeeze(self.dim)

@@ -16,8 +16,9 @@ from converter.steps.layout import (
     with_dim,
     without_dim,
 )
+from converter.steps.runs import cuts
 from converter.steps.stack import Stack
-from converter.steps.step import Shapes, Specs, Takes, Tensors
+from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,14 @@ class Unstack:
 
         (tensor,) = inputs
         return torch.unbind(tensor, self.dim)
+
+    def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
+        (spec,) = inputs
+        return cuts(spec.shape, self.dim, (1,) * spec.shape[self.dim])
+
+    @property
+    def keeps_rows(self) -> bool:
+        return self.dim > 0
 
     def inverse(self, inputs: Specs) -> Stack:
         return Stack(self.dim)

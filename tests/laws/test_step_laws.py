@@ -161,7 +161,10 @@ def casts(draw: st.DrawFn) -> Case:
     shape = draw(shapes)
     both_hold = 2 if "BOOL" in (source, target) else 8
     integers = torch.arange(prod(shape)).reshape(shape) % both_hold
-    return Cast(target), (integers.to(torch_dtype(source)),)
+    never = target == "BOOL" or (source not in FLOATS and target in FLOATS)
+    saturates = not never and draw(st.booleans())
+    step = Cast(target, "saturate", "it is drawn") if saturates else Cast(target)
+    return step, (integers.to(torch_dtype(source)),)
 
 
 @st.composite
@@ -190,6 +193,9 @@ CASES: Mapping[str, Callable[[], st.SearchStrategy[Case]]] = {
     "cast": casts,
     "constant": constants,
 }
+
+# These change elements, or move every one of them.
+NEVER_MOVED = {"transpose", "permute", "fold_weight_norm", "cast", "constant"}
 
 
 def specs(tensors: Sequence[Tensor]) -> Specs:
@@ -265,6 +271,36 @@ def test_the_inputs_alone_decide_not_how_they_lie_in_memory(name: str, data: st.
 def test_fan_out_is_the_number_of_outputs(name: str, data: st.DataObject) -> None:
     step, inputs = data.draw(CASES[name]())
     assert step.fan_out in (None, len(step.infer(specs(inputs))))
+
+
+@every_step
+@few
+@given(data=st.data())
+def test_runs_of_the_inputs_are_the_outputs(name: str, data: st.DataObject) -> None:
+    step, inputs = data.draw(CASES[name]())
+    runs = step.runs(specs(inputs))
+    assert runs is not None or name in NEVER_MOVED
+    if runs is not None:
+        flat = [tensor.reshape(-1) for tensor in inputs]
+        for output, parts in zip(step.apply(inputs), runs, strict=True):
+            moved = [flat[run.number][run.begin : run.end] for run in parts]
+            made = b"".join(bits(moved))
+            assert made == bits([output])[0]
+
+
+@every_step
+@few
+@given(data=st.data())
+def test_rows_may_be_given_a_few_at_a_time(name: str, data: st.DataObject) -> None:
+    step, inputs = data.draw(CASES[name]())
+    outputs = step.apply(inputs)
+    counts = {tensor.shape[:1] for tensor in (*inputs, *outputs)}
+    if not step.keeps_rows or len(counts) != 1 or () in counts:
+        return
+    (count,) = {tensor.shape[0] for tensor in inputs}
+    parts = [step.apply([tensor[row : row + 1] for tensor in inputs]) for row in range(count)]
+    for number, output in enumerate(outputs):
+        assert b"".join(bits([part[number]])[0] for part in parts) == bits([output])[0]
 
 
 @pytest.mark.parametrize("name", sorted(STEPS.keys() - {"constant"}))

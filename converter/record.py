@@ -1,0 +1,133 @@
+"""What a manifest says of a plan that was carried out, whether or not it was written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter import __version__
+from converter import manifest as manifests
+from converter.cores import available_cores
+from converter.manifest import (
+    DropRecord,
+    FileRecord,
+    Manifest,
+    ModelRecord,
+    RulesRecord,
+    StandInRecord,
+    TensorRecord,
+    ToolRecord,
+)
+from converter.plan import Binding, Plan
+from converter.source import Source
+from converter.steps.step import step_parameters
+
+if TYPE_CHECKING:
+    from converter.target import Written
+
+
+def source_records(source: Source) -> tuple[FileRecord, ...]:
+    """Return the name, size and digest of every file of a source; reads all, on all cores."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        digests = pool.map(source.sha256, source.files)
+        return tuple(
+            FileRecord(file.name, file.size_bytes, digest)
+            for file, digest in zip(source.files, digests, strict=True)
+        )
+
+
+def describe(
+    plan: Plan,
+    written: Mapping[str, Written],
+    *,
+    sources: tuple[FileRecord, ...],
+    files: tuple[FileRecord, ...],
+    data_starts: Mapping[str, int],
+) -> Manifest:
+    """Return the manifest of ``plan``, of which ``written`` says what each tensor came out as.
+
+    ``data_starts`` is where the data of each file begins, in bytes.
+    """
+    tensors = tuple(_tensor_records(plan, written, data_starts))
+    return Manifest(
+        tool=ToolRecord("checkpoint-converter", __version__, _torch_version()),
+        model=_model_record(plan),
+        rules=_rules_record(plan),
+        sources=sources,
+        files=files,
+        tensors=tensors,
+        aliases=dict(plan.aliases),
+        dropped=tuple(_drop_records(plan)),
+        stand_ins=tuple(StandInRecord(*stand_in) for stand_in in plan.standing_in),
+        out_of_scope=plan.out_of_scope,
+        totals=manifests.total(tensors),
+        content_sha256=manifests.content_digest(tensors),
+    )
+
+
+def _torch_version() -> str:
+    """Return torch's version without what it was built for, which changes no byte."""
+    import torch
+
+    return str(torch.__version__).partition("+")[0]
+
+
+def _tensor_records(
+    plan: Plan, written: Mapping[str, Written], data_starts: Mapping[str, int]
+) -> list[TensorRecord]:
+    made_by = {name: binding for binding in plan.bindings for name in binding.targets}
+    steps = {id(binding): _step_records(binding) for binding in plan.bindings}
+    return [
+        TensorRecord(
+            name=placement.name,
+            file=shard.file,
+            dtype=placement.spec.dtype,
+            shape=placement.spec.shape,
+            offset=data_starts[shard.file] + placement.begin,
+            size=placement.spec.nbytes,
+            sha256=written[placement.name].sha256,
+            pieces=written[placement.name].pieces,
+            sources=made_by[placement.name].sources,
+            steps=steps[id(made_by[placement.name])],
+            stats=written[placement.name].stats,
+        )
+        for shard in plan.shards
+        for placement in shard.placements
+    ]
+
+
+def _step_records(binding: Binding) -> tuple[Mapping[str, object], ...]:
+    return tuple({step.name: step_parameters(step)} for step in binding.steps)
+
+
+def _model_record(plan: Plan) -> ModelRecord:
+    rule_file, settings = plan.rule_file, plan.settings
+    return ModelRecord(
+        name=rule_file.model,
+        title=rule_file.title,
+        origin=rule_file.origin,
+        variant=settings.variant,
+        dims=dict(settings.dims),
+        conventions=dict(rule_file.conventions),
+        audio=dict(settings.audio),
+    )
+
+
+def _rules_record(plan: Plan) -> RulesRecord:
+    options = dict(plan.settings.options)
+    if plan.dtype is not None:
+        options["dtype"] = plan.dtype
+    return RulesRecord(Path(plan.rule_file.name).name, plan.rule_file.sha256, options)
+
+
+def _drop_records(plan: Plan) -> list[DropRecord]:
+    return [
+        DropRecord(dropped.name, dropped.because, _proven(dropped.expect, dropped.equals))
+        for dropped in plan.dropped
+    ]
+
+
+def _proven(expect: str | None, equals: str | None) -> str | None:
+    return f"equals {equals}" if equals else expect
