@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
 from converter.errors import ExecutionError, ValueRefusedError
 from converter.finding import Finding
 from converter.fold import fold_findings
-from converter.lanes import byte_runs, compute, memory_bytes, move, read
+from converter.lanes import Check, byte_runs, compute, memory_bytes, move, read
 from converter.plan import Binding, Dropped, Plan
 from converter.progress import Progress
 from converter.source import Source
 from converter.spec import DTYPES
-from converter.steps.dtypes import torch_dtype
+from converter.steps.dtypes import numpy_dtype
+from converter.steps.step import Tensors
 from converter.target import CHUNK_BYTES, Target, Write, Written
 from converter.values import disprove
 
@@ -68,45 +67,20 @@ def execute(
     return written
 
 
-class _Threads:
-    """Torch's number of threads, which is one for the whole process while any pool is at work."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pools = 0
-        self._before = 1
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._pools:
-                self._before = torch.get_num_threads()
-            self._pools += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._pools -= 1
-            if not self._pools:
-                torch.set_num_threads(self._before)
-
-
-_threads = _Threads()
-
-
 def _begin_worker() -> None:
-    torch.set_num_threads(1)
-    # A thread inherits this mode of the CPU from the caller's, and it changes the bytes.
-    torch.set_flush_denormal(False)
+    # A thread inherits from its maker whether the CPU flushes tiny numbers, which changes bytes.
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose workers compute on one core each; on an error, what has not begun is dropped."""
-    with _threads:
-        pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """A pool of workers; on an error, what has not begun is dropped."""
+    pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _gather(
@@ -185,13 +159,13 @@ class _Worker:
                 [replace(f, where=where, tensor=f.tensor or tensor) for f in error.findings]
             ) from error
 
-    def promise(self, binding: Binding) -> Callable[[Sequence[Tensor], int | None], None]:
+    def promise(self, binding: Binding) -> Check:
         """Return what raises ExecutionError when the steps made something else than inferred."""
 
-        def check(outputs: Sequence[Tensor], rows: int | None) -> None:
-            made = [(tensor.dtype, tuple(tensor.shape)) for tensor in outputs]
+        def check(outputs: Tensors, rows: int | None) -> None:
+            made = [(array.dtype, array.shape) for array in outputs]
             promised = [
-                (torch_dtype(spec.dtype), spec.shape if rows is None else (rows, *spec.shape[1:]))
+                (numpy_dtype(spec.dtype), spec.shape if rows is None else (rows, *spec.shape[1:]))
                 for spec in binding.outputs
             ]
             if made != promised:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from converter.errors import ValueRefusedError
 from converter.plan import Binding
@@ -18,15 +17,15 @@ from converter.source import Source
 from converter.spec import DTYPES, TensorSpec
 from converter.steps.chain import apply_chain
 from converter.steps.constant import Constant
-from converter.steps.dtypes import torch_dtype
+from converter.steps.dtypes import numpy_dtype
 from converter.steps.runs import chain_runs
-from converter.steps.step import Run, Runs
+from converter.steps.step import Array, Run, Runs, Tensors
 from converter.target import CHUNK_BYTES, Target
 from converter.values import bytes_of
 
 # ``check(outputs, rows)``: raise unless these are the inferred outputs; ``rows`` is how many rows
 # of them were asked for, None for all.
-Check = Callable[[Sequence[Tensor], int | None], None]
+Check = Callable[[Tensors, int | None], None]
 
 # Measured: many shorter runs are quicker to move in memory than to read one by one.
 _SHORT_RUN_BYTES = 64 << 10
@@ -122,7 +121,7 @@ def memory_bytes(binding: Binding) -> int:
     return size if rows_at_a_time(binding) is None else min(size, 8 * SLAB_BYTES)
 
 
-def _sources(binding: Binding, source: Source, rows: int | None) -> Iterator[list[Tensor]]:
+def _sources(binding: Binding, source: Source, rows: int | None) -> Iterator[list[Array]]:
     """Yield all of the source tensors, or some rows of each at a time, overwritten by the next."""
     if rows is None:
         yield [read(source, name) for name in binding.sources]
@@ -142,7 +141,7 @@ def _sources(binding: Binding, source: Source, rows: int | None) -> Iterator[lis
         yield slabs
 
 
-def _apply(binding: Binding, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+def _apply(binding: Binding, tensors: Tensors) -> Tensors:
     if binding.stand_in is None:
         return apply_chain(binding.steps, tensors)
     number = 0 if binding.stand_in.fill == "zeros" else 1
@@ -150,21 +149,21 @@ def _apply(binding: Binding, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return [constant.apply(())[0] for constant in constants]
 
 
-def _row_major(tensor: Tensor) -> Iterator[memoryview]:
-    """Yield the bytes of a tensor in row-major order; a strided one is copied in parts."""
-    if tensor.is_contiguous() or tensor.nbytes <= SLAB_BYTES:
-        yield bytes_of(tensor).numpy().data
+def _row_major(array: Array) -> Iterator[memoryview]:
+    """Yield the bytes of an array in row-major order; a strided one is copied in parts."""
+    if array.flags.c_contiguous or array.nbytes <= SLAB_BYTES:
+        yield bytes_of(array)
         return
-    rows = SLAB_BYTES * len(tensor) // tensor.nbytes
+    rows = SLAB_BYTES * len(array) // array.nbytes
     if rows < 1:
-        for row in tensor:
+        for row in array:
             yield from _row_major(row)
         return
-    for some in torch.split(tensor, rows):
-        yield bytes_of(some).numpy().data
+    for first in range(0, len(array), rows):
+        yield bytes_of(array[first : first + rows])
 
 
-def read(source: Source, name: str) -> Tensor:
+def read(source: Source, name: str) -> Array:
     """Return a source tensor; raise ValueRefusedError for a boolean that is none.
 
     A dtype whose elements are narrower than a byte, and cannot be taken apart, is given as U8.
@@ -172,20 +171,17 @@ def read(source: Source, name: str) -> Tensor:
     return _decoded(memoryview(source.read(name)), source.header[name], name)
 
 
-def _decoded(data: memoryview, spec: TensorSpec, name: str) -> Tensor:
-    whole_bytes = DTYPES[spec.dtype].bits >= 8
-    dtype = torch_dtype(spec.dtype) if whole_bytes else torch.uint8
-    shape = spec.shape if whole_bytes else (len(data),)
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    tensor = torch.frombuffer(data, dtype=dtype).view(shape)
-    if spec.dtype == "BOOL" and (wrong := int((tensor.view(torch.uint8) > 1).sum())):
+def _decoded(data: memoryview, spec: TensorSpec, name: str) -> Array:
+    if DTYPES[spec.dtype].bits < 8:
+        return np.frombuffer(data, np.uint8)
+    array = np.frombuffer(data, numpy_dtype(spec.dtype)).reshape(spec.shape)
+    if spec.dtype == "BOOL" and (wrong := int((array.view(np.uint8) > 1).sum())):
         raise ValueRefusedError(
             "a boolean tensor holds bytes other than 0 and 1",
             code="boolean",
             tensor=name,
             expected="0 or 1",
-            got=f"{wrong} of {tensor.numel()} bytes are not",
+            got=f"{wrong} of {array.size} bytes are not",
             hint="mend the source: what such a byte means depends on who reads it",
         )
-    return tensor
+    return array

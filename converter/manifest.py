@@ -37,7 +37,7 @@ class ToolRecord:
 
     name: str
     version: str
-    torch: str
+    numpy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ _files = sequence(
 )
 _read_manifest = record(
     Manifest,
-    tool=record(ToolRecord, name=text, version=text, torch=text),
+    tool=record(ToolRecord, name=text, version=text, numpy=text),
     model=record(
         ModelRecord,
         name=text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def describe(
     """
     tensors = tuple(_tensor_records(plan, written, data_starts))
     return Manifest(
-        tool=ToolRecord("checkpoint-converter", __version__, _torch_version()),
+        tool=ToolRecord("checkpoint-converter", __version__, version("numpy")),
         model=_model_record(plan),
         rules=_rules_record(plan),
         sources=sources,
@@ -65,13 +66,6 @@ def describe(
         totals=manifests.total(tensors),
         content_sha256=manifests.content_digest(tensors),
     )
-
-
-def _torch_version() -> str:
-    """Return torch's version without what it was built for, which changes no byte."""
-    import torch
-
-    return str(torch.__version__).partition("+")[0]
 
 
 def _tensor_records(

@@ -53,9 +53,7 @@ def write_shards(
         beside = stack.enter_context(ThreadPoolExecutor(max(1, min(jobs, len(files)))))
         try:
             digests = [beside.submit(file.sha256) for file in files.values()]
-            written = _execute(
-                plan, source, files, jobs, progress, None if shards is None else chosen
-            )
+            written = _execute(plan, source, files, jobs, progress, shards)
             records = tuple(
                 FileRecord(name, file.size_bytes, digest.result(), file.header_sha256)
                 for (name, file), digest in zip(files.items(), digests, strict=True)

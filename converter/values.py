@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from converter.steps.float64 import to_float64
+from converter.steps.step import Array
 
 
-def disprove(expect: str, tensor: Tensor) -> str | None:
+def disprove(expect: str, array: Array) -> str | None:
     """Return how the values differ from ``arange`` or ``lower_triangular``; None: they do not."""
-    if tensor.is_complex():
+    if array.dtype.kind == "c":
         return "complex numbers"
     if expect == "arange":
-        wanted = torch.arange(tensor.numel()).view(tensor.shape)
+        wanted = np.arange(array.size).reshape(array.shape)
     else:
-        wanted = torch.ones(tensor.shape, dtype=torch.int64).tril()
-    if tensor.is_floating_point():
-        values, wanted = to_float64(tensor), to_float64(wanted)
-    else:
-        values = tensor.long()
-    differs = (values != wanted).view(-1).nonzero()
+        wanted = np.tril(np.ones(array.shape, np.int64))
+    exact = array.dtype.kind in "biu"
+    values = array if exact else to_float64(array)
+    differs = np.flatnonzero(values != wanted)
     if not len(differs):
         return None
     first = int(differs[0])
-    got, want = values.view(-1)[first].item(), wanted.view(-1)[first].item()
-    count = f"{len(differs)} of {tensor.numel()}"
-    return f"{count} values differ, the first at position {first}: {got}, not {want}"
+    got, want = values.reshape(-1)[first], wanted.reshape(-1)[first]
+    shown = f"{int(got)}, not {want}" if exact else f"{float(got)}, not {float(want)}"
+    count = f"{len(differs)} of {array.size}"
+    return f"{count} values differ, the first at position {first}: {shown}"
 
 
-def bytes_of(tensor: Tensor) -> Tensor:
-    """Return the bytes of a tensor in row-major order, U8 [size in bytes]."""
-    # A single element counts as contiguous whatever its stride, which view(dtype) refuses.
-    if tensor.numel() == 1:
-        tensor = tensor.clone(memory_format=torch.contiguous_format)
-    return tensor.contiguous().view(-1).view(torch.uint8)
+def bytes_of(array: Array) -> memoryview:
+    """Return the bytes of an array in row-major order."""
+    # A single element counts as contiguous whatever its stride, which view() refuses.
+    flat = array.reshape(-1) if array.flags.c_contiguous and array.size > 1 else array.flatten()
+    return flat.view(np.uint8).data

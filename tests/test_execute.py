@@ -1,8 +1,6 @@
 import hashlib
 import textwrap
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from converter.errors import ConverterError, ExecutionError
 from converter.plan import Plan
 from converter.runtime import load_tensors
 from converter.source import Source, open_source
+from converter.steps.step import Tensors
 from converter.steps.transpose import Transpose
 from converter.target import Written
 
@@ -110,22 +109,10 @@ def test_a_dtype_narrower_than_a_byte_is_moved_whole(tmp_path: Path) -> None:
     assert outcome.written["w"].stats is None
 
 
-def test_the_number_of_torch_s_threads_is_left_as_it_was(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        convert(tmp_path, toy_tensors(), jobs=2)
-        assert torch.get_num_threads() == 3
-        with ThreadPoolExecutor(1) as pool:  # a new thread begins with the number last set
-            assert pool.submit(torch.get_num_threads).result() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_a_step_that_breaks_its_promise_is_a_defect_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forget(self: Transpose, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    def forget(self: Transpose, inputs: Tensors) -> Tensors:
         return inputs
 
     plan, source = planned(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from arrays import apply_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import HEAD, write_rules, write_source
@@ -19,7 +20,7 @@ from converter.plan import Binding, Plan
 from converter.source import open_source
 from converter.spec import TensorSpec
 from converter.steps import STEPS
-from converter.steps.chain import apply_chain, infer_chain
+from converter.steps.chain import infer_chain
 from converter.steps.runs import MAX_RUNS, chain_runs
 from converter.steps.step import Run, Step
 
@@ -100,9 +101,9 @@ def test_every_lane_gives_what_the_steps_give(
     found = made(plan, source, jobs=2)
     values = tensors()
     for binding in plan.bindings:
-        outputs = apply_chain(binding.steps, [values[name] for name in binding.sources])
+        outputs = apply_steps(binding.steps, [values[name] for name in binding.sources])
         for name, output in zip(binding.targets, outputs, strict=True):
-            assert found[name] == lanes.bytes_of(output).numpy().tobytes(), name
+            assert found[name] == output.contiguous().view(torch.uint8).numpy().tobytes(), name
 
 
 def test_what_is_only_renamed_cut_or_joined_in_long_runs_is_never_decoded(
@@ -179,7 +180,7 @@ def test_the_runs_of_a_chain_are_those_of_its_steps_in_a_row(
     runs = chain_runs(steps, (spec,))
     assert runs is not None
     values = torch.arange(math.prod(spec.shape), dtype=torch.int32)
-    outputs = apply_chain(steps, [values.view(spec.shape)])
+    outputs = apply_steps(steps, [values.view(spec.shape)])
     for output, parts in zip(outputs, runs, strict=True):
         moved = torch.cat([values[run.begin : run.end] for run in parts])
         assert moved.tolist() == output.reshape(-1).tolist()

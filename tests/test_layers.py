@@ -26,6 +26,7 @@ ROWS = (
     "moments values target suspicions",
     "lanes record",
     "execute shards conversion bundle",
+    "pickle",
     "verify describe",
     "signing",
     "report",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from arrays import array_of
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra import numpy as numpy_strategies
 from torch import Tensor
 
 from converter.manifest import Statistics
@@ -20,7 +21,7 @@ NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 def statistics(tensor: Tensor) -> Statistics | None:
     stream = StatisticsStream(NAMES[tensor.dtype])
-    stream.add(bytes_of(tensor).numpy().data)
+    stream.add(bytes_of(array_of(tensor)))
     return stream.result()
 
 
@@ -38,9 +39,9 @@ def threads() -> Iterator[None]:
 
 
 @given(
-    arrays.arrays(
+    numpy_strategies.arrays(
         np.float32,
-        arrays.array_shapes(max_dims=3, max_side=20),
+        numpy_strategies.array_shapes(max_dims=3, max_side=20),
         elements=st.floats(-(2.0**100), 2.0**100, width=32),
     )
 )
@@ -129,7 +130,7 @@ def test_what_has_no_order_or_no_values_has_no_statistics(tensor: Tensor) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64])
 def test_blocks_added_one_by_one_or_at_once_give_the_same_bits(dtype: torch.dtype) -> None:
     values = torch.randn(2 * BLOCK_ELEMENTS + 9, generator=torch.Generator().manual_seed(2)) * 50
-    data = bytes_of(values.to(dtype)).numpy().data
+    data = bytes_of(array_of(values.to(dtype)))
     stream = StatisticsStream(NAMES[dtype])
     for begin in range(0, len(data), BLOCK_ELEMENTS * dtype.itemsize):
         stream.add(data[begin : begin + BLOCK_ELEMENTS * dtype.itemsize])
@@ -139,11 +140,11 @@ def test_blocks_added_one_by_one_or_at_once_give_the_same_bits(dtype: torch.dtyp
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 1000, 4097, BLOCK_ELEMENTS])
 def test_a_mean_is_the_sum_in_the_one_fixed_order(count: int) -> None:
     values = torch.randn(count, generator=torch.Generator().manual_seed(3))
-    assert of(values).mean == fixed_order_sum(values.double(), 0).item() / count
+    assert of(values).mean == fixed_order_sum(values.double().numpy(), 0).item() / count
 
 
 def test_what_is_not_finite_in_complex_numbers_is_counted() -> None:
     stream = StatisticsStream("C64")
     numbers = torch.tensor([1 + 1j, complex(0, math.nan), complex(math.inf, 0)])
-    stream.add(bytes_of(numbers).numpy().data)
+    stream.add(bytes_of(array_of(numbers)))
     assert (stream.nonfinite, stream.result()) == (2, None)

@@ -1,7 +1,7 @@
 """The transforms: one file per step, one table.
 
 To add a step: write ``converter/steps/<name>.py`` after the example of its neighbours, add it to
-the table, and give ``tests/laws/test_step_laws.py`` a case. Nothing here imports torch before a
+the table, and give ``tests/laws/test_step_laws.py`` a case. Nothing here imports numpy before a
 step is applied.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from converter.errors import RuleError, StepError, ValueRefusedError
 from converter.spec import TensorSpec
@@ -11,17 +11,14 @@ from converter.steps.dtypes import (
     FLOATS,
     NUMERIC,
     NUMERIC_TEXT,
+    dtype_name,
     integer_range,
+    numpy_dtype,
     require_numeric,
-    torch_dtype,
     widens,
 )
 from converter.steps.runs import whole
-from converter.steps.step import DTypeName, Runs, Shapes, Specs, Takes, Tensors
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
+from converter.steps.step import Array, DTypeName, Runs, Shapes, Specs, Takes, Tensors
 
 _SATURATE = "where it does no harm, a rule file says so: overflow: saturate, because: a reason"
 
@@ -81,6 +78,7 @@ class Cast:
                 f"cast: {spec.dtype} cannot be cast",
                 expected=NUMERIC_TEXT,
                 got=str(spec),
+                hint="keep_dtype: true in a rule leaves its tensors as they are, whatever --dtype",
             )
         if self.overflow and self.dtype in FLOATS and spec.dtype not in FLOATS:
             raise StepError(
@@ -93,31 +91,33 @@ class Cast:
     def apply(self, inputs: Tensors) -> Tensors:
         from converter.steps.float64 import round_once, to_float64
 
-        (tensor,) = inputs
-        target = torch_dtype(self.dtype)
-        if tensor.dtype == target:
-            return (tensor,)
-        if tensor.is_floating_point() and self.dtype in FLOATS:
+        (array,) = inputs
+        given = dtype_name(array)
+        if given == self.dtype:
+            return (array,)
+        if given in FLOATS and self.dtype in FLOATS:
             if self.overflow:
-                tensor = _saturated(tensor, self.dtype)
-            _refuse_floats_beyond(tensor, self.dtype)
-            return (round_once(tensor, target),)
-        if tensor.is_floating_point():
-            tensor = to_float64(tensor)
+                array = _saturated(array, self.dtype)
+            _refuse_floats_beyond(array, self.dtype)
+            return (round_once(array, self.dtype),)
+        if given in FLOATS:
+            array = to_float64(array)
         if self.overflow:
-            return (_saturated_integers(tensor, self.dtype),)
-        if tensor.is_floating_point():
-            _refuse_all_but_integers(tensor, self.dtype)
+            return (_saturated_integers(array, self.dtype),)
+        if given in FLOATS:
+            _refuse_all_but_integers(array, self.dtype)
         else:
-            _refuse_integers_beyond(tensor, self.dtype)
-        return (tensor.to(target),)
+            _refuse_integers_beyond(array, self.dtype)
+        return (array.astype(numpy_dtype(self.dtype)),)
 
     def flushed(self, inputs: Tensors, outputs: Tensors) -> int:
         """Return how many values that are not zero ``apply`` rounded to zero."""
-        (tensor,), (made,) = inputs, outputs
-        if not (tensor.is_floating_point() and made.is_floating_point()):
+        import numpy as np
+
+        (array,), (made,) = inputs, outputs
+        if dtype_name(array) not in FLOATS or self.dtype not in FLOATS:
             return 0  # an integer is exact or refused
-        return _count_nonzero(tensor) - _count_nonzero(made)
+        return int(np.count_nonzero(array != 0)) - int(np.count_nonzero(made != 0))
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs
@@ -140,84 +140,81 @@ class Cast:
         return outputs
 
 
-def _count_nonzero(tensor: Tensor) -> int:
-    import torch
+def _refuse_floats_beyond(array: Array, dtype: str) -> None:
+    import numpy as np
 
-    # Torch does not count F8, each of which is exact in F32.
-    return int(torch.count_nonzero(tensor.to(torch.float32) if tensor.itemsize == 1 else tensor))
-
-
-def _refuse_floats_beyond(tensor: Tensor, dtype: str) -> None:
-    import torch
-
-    if tensor.numel() == 0:
+    if array.size == 0:
         return
     floats = FLOATS[dtype]
-    # Torch would round the limit itself to a dtype narrower than F32 before it compares.
-    values = tensor if tensor.itemsize >= 4 else tensor.to(torch.float32)
+    values = _comparable(array)
     if -floats.largest <= values.min().item() and values.max().item() <= floats.largest:
         return
-    magnitudes = values.abs()
+    magnitudes = np.abs(values)
     beyond = magnitudes > floats.largest
     if floats.infinities:
-        beyond &= ~magnitudes.isinf()
+        beyond &= ~np.isinf(magnitudes)
     if count := int(beyond.sum()):
         raise ValueRefusedError(
-            f"cast: {count} of {tensor.numel()} values overflow {dtype}",
+            f"cast: {count} of {array.size} values overflow {dtype}",
             expected=f"magnitudes up to {floats.largest:g}",
             got=f"{float(magnitudes[beyond].max())!r}",
             hint=_SATURATE,
         )
 
 
-def _saturated(tensor: Tensor, dtype: str) -> Tensor:
+def _comparable(array: Array) -> Array:
+    """Return the values in a dtype that holds the limits of narrower ones exactly."""
+    import numpy as np
+
+    return array if array.itemsize >= 4 else array.astype(np.float32)
+
+
+def _saturated(array: Array, dtype: str) -> Array:
     """Return finite values beyond the range of a floating dtype as the largest of their sign."""
-    import torch
+    import numpy as np
 
     largest = FLOATS[dtype].largest
-    values = tensor if tensor.itemsize >= 4 else tensor.to(torch.float32)
+    values = _comparable(array)
     # A dtype that holds less than ``largest`` cannot hold the limit either.
-    if largest >= torch.finfo(values.dtype).max:
-        return tensor
-    return torch.where(values.isinf(), values, values.clamp(-largest, largest))
+    if largest >= float(np.finfo(values.dtype).max):
+        return array
+    return np.where(np.isinf(values), values, np.clip(values, -largest, largest))
 
 
-def _saturated_integers(tensor: Tensor, dtype: str) -> Tensor:
+def _saturated_integers(array: Array, dtype: str) -> Array:
     """Return integers, or floats that are integers, as ``dtype``; those beyond it as its last."""
-    import torch
+    import numpy as np
 
     first, last = integer_range(dtype)
-    if tensor.is_floating_point():
-        low = (tensor < float(first)) & tensor.isfinite()
-        high = (tensor >= float(last + 1)) & tensor.isfinite()
-        tensor = torch.where(low | high, 0.0, tensor)
-        _refuse_all_but_integers(tensor, dtype)
-        beneath, beyond = low.numpy(), high.numpy()
+    if array.dtype == np.float64:
+        beneath = (array < float(first)) & np.isfinite(array)
+        beyond = (array >= float(last + 1)) & np.isfinite(array)
+        array = np.where(beneath | beyond, 0.0, array)
+        _refuse_all_but_integers(array, dtype)
     else:
-        values = (tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor).numpy()
-        beneath, beyond = values < first, values > last
-    out = tensor.to(torch_dtype(dtype), copy=True)
-    out.numpy()[beneath], out.numpy()[beyond] = first, last
-    return out
+        array = _numbers(array)
+        beneath, beyond = array < first, array > last
+    made = array.astype(numpy_dtype(dtype))
+    made[beneath], made[beyond] = first, last
+    return made
 
 
-def _refuse_all_but_integers(values: Tensor, dtype: str) -> None:
+def _refuse_all_but_integers(values: Array, dtype: str) -> None:
+    import numpy as np
+
     first, last = integer_range(dtype)
     # A float64 holds last + 1, a power of two, where it may not hold last.
-    fits = (values >= float(first)) & (values < float(last + 1)) & (values == values.trunc())
+    fits = (values >= float(first)) & (values < float(last + 1)) & (values == np.trunc(values))
     if count := int((~fits).sum()):
         raise ValueRefusedError(
-            f"cast: {count} of {values.numel()} values are no integers of {dtype}",
+            f"cast: {count} of {values.size} values are no integers of {dtype}",
             expected=f"integers from {first} to {last}",
-            got=f"{float(values[~fits].abs().max())!r}",
+            got=f"{float(np.abs(values[~fits]).max())!r}",
         )
 
 
-def _refuse_integers_beyond(tensor: Tensor, dtype: str) -> None:
-    import torch
-
-    # Numpy compares unsigned integers wider than a byte, which torch cannot, but no booleans.
-    values = (tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor).numpy()
+def _refuse_integers_beyond(array: Array, dtype: str) -> None:
+    values = _numbers(array)
     first, last = integer_range(dtype)
     beyond = (values < first) | (values > last)
     if beyond.any():
@@ -228,3 +225,10 @@ def _refuse_integers_beyond(tensor: Tensor, dtype: str) -> None:
             got=f"{max(int(refused.min()), int(refused.max()), key=abs)}",
             hint=None if dtype in FLOATS else _SATURATE,
         )
+
+
+def _numbers(array: Array) -> Array:
+    """Return booleans as numbers, which can be compared with others."""
+    import numpy as np
+
+    return array.astype(np.uint8) if array.dtype == np.bool_ else array

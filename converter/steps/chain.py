@@ -30,8 +30,13 @@ def apply_chain(steps: Sequence[Step], tensors: Tensors) -> Tensors:
 
     Raises ValueRefusedError as the steps do.
     """
-    for step in steps:
-        tensors = _over_list(step, step.apply, tensors)
+    # Imported here, since a plan knows steps but needs no numpy.
+    import numpy as np
+
+    # What overflows, and what is no number, is refused or kept by those who look at values.
+    with np.errstate(all="ignore"):
+        for step in steps:
+            tensors = _over_list(step, step.apply, tensors)
     return tensors
 
 

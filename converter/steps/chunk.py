@@ -61,11 +61,10 @@ class Chunk:
         return (TensorSpec(spec.dtype, with_size(spec.shape, self.dim, piece)),) * self.chunks
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         (tensor,) = inputs
-        piece = tensor.shape[self.dim] // self.chunks
-        return torch.split(tensor, [piece] * self.chunks, self.dim)
+        return np.split(tensor, self.chunks, self.dim)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs

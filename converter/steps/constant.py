@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
-from converter.steps.dtypes import FLOATS, integer_range, require_numeric, torch_dtype
+from converter.steps.dtypes import FLOATS, integer_range, numpy_dtype, require_numeric
 from converter.steps.layout import require_count, shape_text
 from converter.steps.step import DTypeName, Number, Runs, Shapes, Specs, Step, Takes, Tensors
 
@@ -68,16 +68,15 @@ class Constant:
         return (TensorSpec(self.dtype, self.shape),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         from converter.steps.float64 import round_once
 
-        dtype = torch_dtype(self.dtype)
         if self.dtype in FLOATS:
-            element = round_once(torch.tensor(self.value, dtype=torch.float64), dtype)
+            element = round_once(np.array(self.value, np.float64), self.dtype)
         else:
-            element = torch.tensor(self.value, dtype=dtype)
-        return (element.expand(self.shape).clone(memory_format=torch.contiguous_format),)
+            element = np.array(self.value, numpy_dtype(self.dtype))
+        return (np.full(self.shape, element),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return None

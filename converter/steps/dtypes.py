@@ -1,4 +1,4 @@
-"""Which numbers a dtype holds, and what torch calls it.
+"""Which numbers a dtype holds, and what numpy calls it.
 
 Sources: IEEE 754-2019, table 3.5 (F16, F32, F64); Micikevicius et al. 2022, arXiv:2209.05433,
 table 1 (F8_E4M3, F8_E5M2); Noune et al. 2022, arXiv:2206.02915 (F8 of FNUZ: finite, NaN, and one
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converter.errors import RuleError
 from converter.finding import closest
 from converter.spec import DTYPES
+from converter.steps.step import Array
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,19 @@ NUMERIC = (
 NUMERIC_TEXT = f"one of {', '.join(NUMERIC)}"
 
 
-def torch_dtype(dtype: str) -> torch.dtype:
-    """Return the torch dtype of a safetensors one of whole bytes."""
-    # Imported here, since a plan knows steps but needs no torch.
-    from converter.torch_dtypes import TORCH_DTYPES
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """Return the numpy dtype of a safetensors one of whole bytes."""
+    # Imported here, since a plan knows steps but needs no numpy.
+    from converter.numpy_dtypes import NUMPY_DTYPES
 
-    return TORCH_DTYPES[dtype]
+    return NUMPY_DTYPES[dtype]
+
+
+def dtype_name(array: Array) -> str:
+    """Return the safetensors dtype of an array."""
+    from converter.numpy_dtypes import SAFETENSORS_DTYPES
+
+    return SAFETENSORS_DTYPES[array.dtype]
 
 
 def require_numeric(step: str, dtype: str) -> None:

@@ -7,67 +7,99 @@ the CPU's vector width and the number of threads.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any, TypeAlias
 
-# By size in bytes: torch cannot assign to a part of an F8 tensor, but to its bits.
-_RAW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.numpy_dtypes import NUMPY_DTYPES
+from converter.steps.step import Array
+
+Floats64: TypeAlias = NDArray[np.float64]
+
+# By size in bytes, what the bits of a float are as a number.
+_RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+# The quiet NaN of each dtype; a library's choice of one depends on how it converts.
+_NAN_BITS = {
+    "F64": 0x7FF8_0000_0000_0000,
+    "F32": 0x7FC0_0000,
+    "F16": 0x7E00,
+    "BF16": 0x7FC0,
+    "F8_E5M2": 0x7F,
+    "F8_E4M3": 0x7F,
+    "F8_E5M2FNUZ": 0x80,
+    "F8_E4M3FNUZ": 0x80,
+}
 
 
-def to_float64(tensor: Tensor) -> Tensor:
+@np.errstate(all="ignore")
+def to_float64(array: Array) -> Floats64:
     """Return the values as float64: exactly, but for 64-bit integers beyond 2**53."""
-    return tensor.to(torch.float64)
+    return array.astype(np.float64)
 
 
-def fixed_order_sum(values: Tensor, dim: int) -> Tensor:
+def fixed_order_sum(values: Floats64, dim: int) -> Floats64:
     """Return the sum over ``dim``, in an order that depends on its size alone.
 
     The second half is added to the first until one is left; the last of an odd number is carried.
 
-    >>> fixed_order_sum(torch.tensor([[1.0, 2.0, 4.0]]), 1)
-    tensor([7.])
+    >>> fixed_order_sum(np.array([[1.0, 2.0, 4.0]]), 1)
+    array([7.])
     """
-    if values.shape[dim] == 0:
-        return values.new_zeros([*values.shape[:dim], *values.shape[dim + 1 :]])
-    while (size := values.shape[dim]) > 1:
-        half = size // 2
-        halves = values.narrow(dim, 0, half) + values.narrow(dim, half, half)
-        last = values.narrow(dim, 2 * half, size % 2)
-        values = torch.cat((halves, last), dim) if size % 2 else halves
-    return values.squeeze(dim)
+    size = values.shape[dim]
+    if size == 0:
+        return np.zeros((*values.shape[:dim], *values.shape[dim + 1 :]))
+    rest = values
+    sums = np.empty((*values.shape[:dim], size // 2 + size % 2, *values.shape[dim + 1 :]))
+    while size > 1:
+        half, odd = divmod(size, 2)
+        np.add(
+            _part(rest, dim, 0, half), _part(rest, dim, half, 2 * half), _part(sums, dim, 0, half)
+        )
+        if odd:
+            _part(sums, dim, half, half + 1)[...] = _part(rest, dim, 2 * half, size)
+        rest, size = sums, half + odd
+    return _part(rest, dim, 0, 1).squeeze(dim)
 
 
-def round_once(values: Tensor, dtype: torch.dtype) -> Tensor:
+def _part(values: Floats64, dim: int, begin: int, end: int) -> Floats64:
+    return values[(*((slice(None),) * dim), slice(begin, end))]
+
+
+@np.errstate(all="ignore")
+def round_once(values: Array, dtype: str) -> Array:
     """Return float ``values`` rounded to the nearest of ``dtype``, ties to even.
 
-    Every NaN becomes the one quiet NaN of ``dtype``, since torch's choice depends on the CPU.
-    Values beyond the largest of ``dtype`` are for the caller to refuse: F8 may saturate.
+    Every NaN becomes the one quiet NaN of ``dtype``. Values beyond the largest of ``dtype`` are
+    for the caller to refuse.
     """
-    if values.dtype == dtype:
+    target = NUMPY_DTYPES[dtype]
+    if values.dtype == target:
         return values
-    nan = torch.isnan(values.to(torch.float32) if values.itemsize == 1 else values)
-    if values.dtype == torch.float64 and dtype.itemsize < 4:
+    nan = np.isnan(values)
+    if values.dtype == np.float64 and target.itemsize < 4:
         values = _round_to_odd(values)
-    rounded = values.to(dtype)
-    if bool(nan.any()):
-        raw = _RAW[dtype.itemsize]
-        rounded.view(raw)[nan] = torch.tensor(torch.nan, dtype=dtype).view(raw)
+    rounded = values.astype(target)
+    if nan.any():
+        raw: Any = _RAW[target.itemsize]
+        rounded.view(raw)[nan] = _NAN_BITS[dtype]
     return rounded
 
 
-def _round_to_odd(values: Tensor) -> Tensor:
+def _round_to_odd(values: Floats64) -> NDArray[np.float32]:
     """Return float64 ``values`` as float32, an inexact one as its neighbour of odd significand.
 
-    Torch converts float64 to a narrow dtype by way of float32, which rounds twice. An odd last
-    bit keeps what the second rounding needs to know, so that it gives the result of one.
+    Narrow dtypes are converted to by way of float32, which rounds twice. An odd last bit keeps
+    what the second rounding needs to know, so that it gives the result of one.
 
     Source: Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved
     algorithms using rounding to odd". It asks for 2 bits more than the target has; float32 has 13.
     """
-    nearest = values.to(torch.float32)
-    back = nearest.to(torch.float64)
-    bits = nearest.view(torch.int32)
+    nearest = values.astype(np.float32)
+    back = nearest.astype(np.float64)
+    bits = nearest.view(np.int32)
     # The bits of a float count its magnitudes: one less is the next number towards zero.
-    bits -= (back.abs() > values.abs()).to(torch.int32)
-    bits |= (back != values).to(torch.int32)
+    bits -= (np.abs(back) > np.abs(values)).astype(np.int32)
+    bits |= (back != values).astype(np.int32)
     return nearest

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from converter.errors import StepError, ValueRefusedError
 from converter.spec import Shape
+from converter.steps.dtypes import dtype_name
 from converter.steps.layout import refuse_negative_dims, require_dim, shape_text
 from converter.steps.step import Runs, Shapes, Specs, Step, Takes, Tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from converter.steps.float64 import Floats64
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
 # Few enough that a block's float64 copies stay in the cache.
@@ -78,7 +79,7 @@ class FoldWeightNorm:
         return (v,)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         from converter.steps.float64 import fixed_order_sum, round_once, to_float64
 
@@ -86,16 +87,16 @@ class FoldWeightNorm:
         rows = v.shape[self.dim]
         v = v.reshape(math.prod(v.shape[: self.dim]), rows, math.prod(v.shape[self.dim + 1 :]))
         gain = to_float64(g).reshape(rows)
-        norm = torch.empty_like(gain)
-        weight = torch.empty_like(v)
-        block = max(1, _BLOCK_ELEMENTS * rows // max(1, v.numel()))
+        norm = np.empty_like(gain)
+        weight = np.empty_like(v)
+        block = max(1, _BLOCK_ELEMENTS * rows // max(1, v.size))
         for start in range(0, rows, block):
             part = slice(start, start + block)
             direction = to_float64(v[:, part])
             squares = fixed_order_sum(direction * direction, 0)
-            norm[part] = fixed_order_sum(squares, 1).sqrt()
-            scale = (gain[part] / norm[part]).reshape(1, -1, 1)
-            weight[:, part] = round_once(direction * scale, weight.dtype)
+            norm[part] = np.sqrt(fixed_order_sum(squares, 1))
+            direction *= (gain[part] / norm[part]).reshape(1, -1, 1)
+            weight[:, part] = round_once(direction, dtype_name(weight))
         _refuse_unless_finite(gain, norm)
         return (weight.reshape(inputs[1].shape),)
 
@@ -118,15 +119,17 @@ class FoldWeightNorm:
         return tuple(size if dim == self.dim else 1 for dim, size in enumerate(direction))
 
 
-def _refuse_unless_finite(gain: Tensor, norm: Tensor) -> None:
+def _refuse_unless_finite(gain: Floats64, norm: Floats64) -> None:
     """Raise ValueRefusedError unless every row has a finite weight.
 
     Such a weight fits its dtype, since its magnitude is at most that of the gain.
     """
-    rows = norm.numel()
+    import numpy as np
+
+    rows = norm.size
     # Outside of these, the squares of float64 lose digits; other dtypes never come near.
     far = (norm < 1e-140) | (norm > 1e150)
-    if unsafe := int((far & (norm > 0) & norm.isfinite()).sum()):
+    if unsafe := int((far & (norm > 0) & np.isfinite(norm)).sum()):
         raise ValueRefusedError(
             f"fold_weight_norm: {unsafe} of {rows} rows of v are too small or large for float64",
             expected="norms from 1e-140 to 1e150",
@@ -139,7 +142,7 @@ def _refuse_unless_finite(gain: Tensor, norm: Tensor) -> None:
             got=f"norm 0 in {zero} rows",
             hint="torch gives NaN for them: look at how the checkpoint was made",
         )
-    if broken := rows - int((norm.isfinite() & (gain / norm).isfinite()).sum()):
+    if broken := rows - int((np.isfinite(norm) & np.isfinite(gain / norm)).sum()):
         raise ValueRefusedError(
             f"fold_weight_norm: {broken} of {rows} rows of g and v mean no finite weight",
             expected="finite g and v, and a finite g / ||v||",

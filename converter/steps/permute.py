@@ -44,10 +44,8 @@ class Permute:
         return (TensorSpec(spec.dtype, self._permuted(spec.shape)),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
-
         (tensor,) = inputs
-        return (torch.permute(tensor, self.dims),)
+        return (tensor.transpose(self.dims),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return None

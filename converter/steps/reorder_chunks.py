@@ -51,12 +51,11 @@ class ReorderChunks:
         return inputs
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         (tensor,) = inputs
-        piece = tensor.shape[self.dim] // len(self.order)
-        chunks = torch.split(tensor, [piece] * len(self.order), self.dim)
-        return (torch.cat([chunks[source] for source in self.order], self.dim),)
+        chunks = np.split(tensor, len(self.order), self.dim)
+        return (np.concatenate([chunks[source] for source in self.order], self.dim),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs

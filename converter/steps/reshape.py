@@ -53,10 +53,8 @@ class Reshape:
         return (TensorSpec(spec.dtype, self.shape),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
-
         (tensor,) = inputs
-        return (torch.reshape(tensor, self.shape),)
+        return (tensor.reshape(self.shape),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return (whole(inputs[0]),)

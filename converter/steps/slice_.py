@@ -70,10 +70,8 @@ class Slice:
         return (TensorSpec(spec.dtype, with_size(spec.shape, self.dim, kept)),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
-
         (tensor,) = inputs
-        return (torch.narrow(tensor, self.dim, self.start, self.stop - self.start),)
+        return (tensor[(*((slice(None),) * self.dim), slice(self.start, self.stop))],)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from converter.errors import RuleError, StepError
@@ -67,10 +68,10 @@ class Split:
         )
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         (tensor,) = inputs
-        return torch.split(tensor, list(self.sizes), self.dim)
+        return np.split(tensor, list(accumulate(self.sizes))[:-1], self.dim)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return cuts(inputs[0].shape, self.dim, self.sizes)

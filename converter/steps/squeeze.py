@@ -52,10 +52,8 @@ class Squeeze:
         return (TensorSpec(spec.dtype, without_dim(spec.shape, self.dim)),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
-
         (tensor,) = inputs
-        return (torch.squeeze(tensor, self.dim),)
+        return (tensor.squeeze(self.dim),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return (whole(inputs[0]),)

@@ -56,9 +56,9 @@ class Stack:
         return (TensorSpec(dtype, with_dim(shape, self.dim, len(inputs))),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
-        return (torch.stack(list(inputs), self.dim),)
+        return (np.stack(list(inputs), self.dim),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         runs = joined([spec.shape for spec in inputs], self.dim)

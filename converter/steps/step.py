@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 from converter.spec import Shape, TensorSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
 Specs: TypeAlias = tuple[TensorSpec, ...]
 Shapes: TypeAlias = tuple[Shape, ...]
-Tensors: TypeAlias = "Sequence[Tensor]"
+Array: TypeAlias = "NDArray[Any]"
+Tensors: TypeAlias = "Sequence[NDArray[Any]]"
 Takes = Literal["each", "all"]
 
 

@@ -50,10 +50,10 @@ class Unsqueeze:
         return (TensorSpec(spec.dtype, with_dim(spec.shape, self.dim, 1)),)
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         (tensor,) = inputs
-        return (torch.unsqueeze(tensor, self.dim),)
+        return (np.expand_dims(tensor, self.dim),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return (whole(inputs[0]),)

@@ -54,10 +54,12 @@ class Unstack:
         return (TensorSpec(spec.dtype, without_dim(spec.shape, self.dim)),) * count
 
     def apply(self, inputs: Tensors) -> Tensors:
-        import torch
+        import numpy as np
 
         (tensor,) = inputs
-        return torch.unbind(tensor, self.dim)
+        rows = np.moveaxis(tensor, self.dim, 0)
+        # With an ellipsis, the element of a vector is a tensor without dims, and not a number.
+        return [rows[at, ...] for at in range(len(rows))]
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import pytest
 import torch
+from arrays import apply, apply_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,11 +20,10 @@ from converter.errors import StepError
 from converter.spec import DTYPES, Shape, TensorSpec
 from converter.steps import STEPS
 from converter.steps.cast import Cast
-from converter.steps.chain import apply_chain
 from converter.steps.chunk import Chunk
 from converter.steps.concat import Concat
 from converter.steps.constant import Constant
-from converter.steps.dtypes import FLOATS, NUMERIC, integer_range, torch_dtype
+from converter.steps.dtypes import FLOATS, NUMERIC, integer_range
 from converter.steps.fold_weight_norm import FoldWeightNorm
 from converter.steps.permute import Permute
 from converter.steps.reorder_chunks import ReorderChunks
@@ -36,11 +36,12 @@ from converter.steps.step import Specs, Step
 from converter.steps.transpose import Transpose
 from converter.steps.unsqueeze import Unsqueeze
 from converter.steps.unstack import Unstack
+from converter.torch_dtypes import TORCH_DTYPES
 
 Case: TypeAlias = tuple[Step, tuple[Tensor, ...]]
 
 WHOLE_BYTES = tuple(name for name, dtype in DTYPES.items() if dtype.bits % 8 == 0)
-NAMES = {torch_dtype(name): name for name in WHOLE_BYTES}
+NAMES = {TORCH_DTYPES[name]: name for name in WHOLE_BYTES}
 
 dtypes = st.sampled_from(WHOLE_BYTES)
 few = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -54,7 +55,7 @@ def moved(dtype: str, shape: Shape) -> Tensor:
     if dtype == "BOOL":
         return (torch.arange(prod(shape)) % 2).bool().reshape(shape)
     raw = torch.arange(prod(shape) * DTYPES[dtype].bits // 8, dtype=torch.uint8)
-    return raw.view(torch_dtype(dtype)).reshape(shape)
+    return raw.view(TORCH_DTYPES[dtype]).reshape(shape)
 
 
 @st.composite
@@ -149,7 +150,7 @@ def reorders(draw: st.DrawFn) -> Case:
 def folds(draw: st.DrawFn) -> Case:
     shape = draw(shapes)
     dim = draw(st.integers(0, len(shape) - 1))
-    dtype = torch_dtype(draw(st.sampled_from(["F64", "F32", "F16", "BF16"])))
+    dtype = TORCH_DTYPES[draw(st.sampled_from(["F64", "F32", "F16", "BF16"]))]
     gain = [size if at == dim else 1 for at, size in enumerate(shape)]
     one_up = torch.arange(1, prod(shape) + 1).reshape(shape)
     return FoldWeightNorm(dim), (torch.full(gain, 3).to(dtype), one_up.to(dtype))
@@ -164,7 +165,7 @@ def casts(draw: st.DrawFn) -> Case:
     never = target == "BOOL" or (source not in FLOATS and target in FLOATS)
     saturates = not never and draw(st.booleans())
     step = Cast(target, "saturate", "it is drawn") if saturates else Cast(target)
-    return step, (integers.to(torch_dtype(source)),)
+    return step, (integers.to(TORCH_DTYPES[source]),)
 
 
 @st.composite
@@ -223,7 +224,7 @@ def test_every_step_has_a_case() -> None:
 @given(data=st.data())
 def test_infer_equals_apply(name: str, data: st.DataObject) -> None:
     step, inputs = data.draw(CASES[name]())
-    assert step.infer(specs(inputs)) == specs(step.apply(inputs))
+    assert step.infer(specs(inputs)) == specs(apply(step, inputs))
 
 
 @every_step
@@ -232,7 +233,7 @@ def test_infer_equals_apply(name: str, data: st.DataObject) -> None:
 def test_inputs_are_unchanged(name: str, data: st.DataObject) -> None:
     step, inputs = data.draw(CASES[name]())
     before = bits(inputs)
-    step.apply(inputs)
+    apply(step, inputs)
     assert bits(inputs) == before
 
 
@@ -243,7 +244,7 @@ def test_an_inverse_gives_every_bit_back(name: str, data: st.DataObject) -> None
     step, inputs = data.draw(CASES[name]())
     inverse = step.inverse(specs(inputs))
     if inverse is not None:
-        back = apply_chain((inverse,), step.apply(inputs))
+        back = apply_steps((inverse,), apply(step, inputs))
         assert (specs(back), bits(back)) == (specs(inputs), bits(inputs))
 
 
@@ -261,8 +262,8 @@ def test_a_preimage_of_the_outputs_is_the_inputs(name: str, data: st.DataObject)
 @given(data=st.data())
 def test_the_inputs_alone_decide_not_how_they_lie_in_memory(name: str, data: st.DataObject) -> None:
     step, inputs = data.draw(CASES[name]())
-    again = step.apply([restrided(tensor) for tensor in inputs])
-    assert bits(step.apply(inputs)) == bits(again)
+    again = apply(step, [restrided(tensor) for tensor in inputs])
+    assert bits(apply(step, inputs)) == bits(again)
 
 
 @every_step
@@ -282,7 +283,7 @@ def test_runs_of_the_inputs_are_the_outputs(name: str, data: st.DataObject) -> N
     assert runs is not None or name in NEVER_MOVED
     if runs is not None:
         flat = [tensor.reshape(-1) for tensor in inputs]
-        for output, parts in zip(step.apply(inputs), runs, strict=True):
+        for output, parts in zip(apply(step, inputs), runs, strict=True):
             moved = [flat[run.number][run.begin : run.end] for run in parts]
             made = b"".join(bits(moved))
             assert made == bits([output])[0]
@@ -293,12 +294,12 @@ def test_runs_of_the_inputs_are_the_outputs(name: str, data: st.DataObject) -> N
 @given(data=st.data())
 def test_rows_may_be_given_a_few_at_a_time(name: str, data: st.DataObject) -> None:
     step, inputs = data.draw(CASES[name]())
-    outputs = step.apply(inputs)
+    outputs = apply(step, inputs)
     counts = {tensor.shape[:1] for tensor in (*inputs, *outputs)}
     if not step.keeps_rows or len(counts) != 1 or () in counts:
         return
     (count,) = {tensor.shape[0] for tensor in inputs}
-    parts = [step.apply([tensor[row : row + 1] for tensor in inputs]) for row in range(count)]
+    parts = [apply(step, [tensor[row : row + 1] for tensor in inputs]) for row in range(count)]
     for number, output in enumerate(outputs):
         assert b"".join(bits([part[number]])[0] for part in parts) == bits([output])[0]
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.chunk import Chunk
 
 
 def test_pieces_are_consecutive_and_equal() -> None:
-    pieces = Chunk(dim=0, chunks=3).apply([torch.arange(6)])
+    pieces = apply(Chunk(dim=0, chunks=3), [torch.arange(6)])
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2, 3], [4, 5]]
 
 
@@ -17,7 +18,7 @@ def test_a_dim_that_does_not_divide_is_refused() -> None:
 
 
 def test_an_empty_dim_gives_as_many_empty_pieces() -> None:
-    assert len(Chunk(dim=0, chunks=3).apply([torch.empty(0)])) == 3
+    assert len(apply(Chunk(dim=0, chunks=3), [torch.empty(0)])) == 3
 
 
 def test_fewer_than_one_chunk_is_refused_without_a_tensor() -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.concat import Concat
 
 
 def test_tensors_are_laid_end_to_end_in_list_order() -> None:
-    (whole,) = Concat(dim=1).apply([torch.tensor([[1], [2]]), torch.tensor([[3, 4], [5, 6]])])
+    (whole,) = apply(Concat(dim=1), [torch.tensor([[1], [2]]), torch.tensor([[3, 4], [5, 6]])])
     assert whole.tolist() == [[1, 3, 4], [2, 5, 6]]
 
 

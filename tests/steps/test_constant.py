@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,19 +8,19 @@ from converter.steps.constant import Constant
 
 
 def test_every_element_is_the_value() -> None:
-    (out,) = Constant(value=1.5, shape=(2, 2), dtype="BF16").apply([])
+    (out,) = apply(Constant(value=1.5, shape=(2, 2), dtype="BF16"), [])
     assert out.dtype == torch.bfloat16
     assert out.tolist() == [[1.5, 1.5], [1.5, 1.5]]
 
 
 def test_a_float_is_rounded_once() -> None:
     just_above_a_tie = 1 + 2.0**-8 + 2.0**-40
-    (out,) = Constant(value=just_above_a_tie, shape=(), dtype="BF16").apply([])
+    (out,) = apply(Constant(value=just_above_a_tie, shape=(), dtype="BF16"), [])
     assert out.item() == 1 + 2.0**-7
 
 
 def test_the_largest_integer_of_64_bits_is_kept_exactly() -> None:
-    (out,) = Constant(value=2**64 - 1, shape=(1,), dtype="U64").apply([])
+    (out,) = apply(Constant(value=2**64 - 1, shape=(1,), dtype="U64"), [])
     assert out.tolist() == [2**64 - 1]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from arrays import apply
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, remove_weight_norm, weight_norm
 
@@ -25,7 +26,7 @@ LAYERS = [
 
 def test_a_row_becomes_its_direction_times_its_gain() -> None:
     gain, direction = torch.tensor([[10.0], [-1.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
-    (weight,) = FoldWeightNorm(dim=0).apply([gain, direction])
+    (weight,) = apply(FoldWeightNorm(dim=0), [gain, direction])
     assert weight.tolist() == [[6.0, 8.0], [0.0, -1.0]]
 
 
@@ -34,7 +35,7 @@ def test_the_norm_runs_over_all_dims_but_the_stated() -> None:
         torch.tensor([[[10.0], [2.0]]]),
         torch.tensor([[[3.0], [0.0]], [[4.0], [5.0]]]),
     )
-    (weight,) = FoldWeightNorm(dim=1).apply([gain, direction])
+    (weight,) = apply(FoldWeightNorm(dim=1), [gain, direction])
     assert weight.tolist() == [[[6.0], [0.0]], [[8.0], [2.0]]]
 
 
@@ -60,7 +61,7 @@ def test_it_is_within_8_ulp_of_torch_removing_the_hook(
     random_gain(layer.get_parameter("weight_g"))
     pair = [layer.get_parameter(name).detach() for name in ("weight_g", "weight_v")]
     remove_weight_norm(layer)
-    (weight,) = FoldWeightNorm(dim).apply(pair)
+    (weight,) = apply(FoldWeightNorm(dim), pair)
     assert ulps_apart(weight, layer.get_parameter("weight").detach()) <= 8
 
 
@@ -74,14 +75,14 @@ def test_it_is_within_8_ulp_of_torch_removing_the_parametrization(
     random_gain(layer.get_parameter(names[0]))
     pair = [layer.get_parameter(name).detach() for name in names]
     parametrize.remove_parametrizations(layer, "weight")
-    (weight,) = FoldWeightNorm(dim).apply(pair)
+    (weight,) = apply(FoldWeightNorm(dim), pair)
     assert ulps_apart(weight, layer.get_parameter("weight").detach()) <= 8
 
 
 def test_it_is_the_correctly_rounded_weight() -> None:
     torch.manual_seed(0)
     gain, direction = torch.rand(5, 1), torch.randn(5, 33)
-    (weight,) = FoldWeightNorm(dim=0).apply([gain, direction])
+    (weight,) = apply(FoldWeightNorm(dim=0), [gain, direction])
     for g, v, w in zip(gain.flatten().tolist(), direction.tolist(), weight.tolist(), strict=True):
         norm = math.sqrt(math.fsum(x * x for x in v))
         assert w == torch.tensor([x * (g / norm) for x in v]).tolist()
@@ -90,7 +91,7 @@ def test_it_is_the_correctly_rounded_weight() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
     gain, direction = torch.tensor([[5.0]], dtype=dtype), torch.tensor([[3.0, 4.0]], dtype=dtype)
-    (weight,) = FoldWeightNorm(dim=0).apply([gain, direction])
+    (weight,) = apply(FoldWeightNorm(dim=0), [gain, direction])
     assert weight.dtype == dtype
     assert weight.tolist() == [[3.0, 4.0]]
 
@@ -100,23 +101,23 @@ def test_the_size_of_a_block_does_not_show(dim: int, monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     direction = torch.randn(5, 6, 7)
     gain = torch.rand([size if at == dim else 1 for at, size in enumerate(direction.shape)])
-    (whole,) = FoldWeightNorm(dim).apply([gain, direction])
+    (whole,) = apply(FoldWeightNorm(dim), [gain, direction])
     monkeypatch.setattr(fold_weight_norm, "_BLOCK_ELEMENTS", 1)
-    (by_row,) = FoldWeightNorm(dim).apply([gain, direction])
+    (by_row,) = apply(FoldWeightNorm(dim), [gain, direction])
     assert torch.equal(whole, by_row)
 
 
 def test_a_transposed_view_folds_as_its_copy() -> None:
     gain, view = torch.rand(6, 1), torch.randn(4, 6).t()
-    (from_view,) = FoldWeightNorm(dim=0).apply([gain, view])
-    (from_copy,) = FoldWeightNorm(dim=0).apply([gain, view.contiguous()])
+    (from_view,) = apply(FoldWeightNorm(dim=0), [gain, view])
+    (from_copy,) = apply(FoldWeightNorm(dim=0), [gain, view.contiguous()])
     assert torch.equal(from_view, from_copy)
 
 
 def test_rows_of_zeros_are_refused_with_their_number() -> None:
     direction = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     with pytest.raises(ValueRefusedError, match="2 of 3 rows of v are zero"):
-        FoldWeightNorm(dim=0).apply([torch.ones(3, 1), direction])
+        apply(FoldWeightNorm(dim=0), [torch.ones(3, 1), direction])
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
@@ -125,14 +126,14 @@ def test_nan_and_infinity_are_refused(which: int, broken: float) -> None:
     pair = [torch.ones(2, 1), torch.ones(2, 3)]
     pair[which][0, 0] = broken
     with pytest.raises(ValueRefusedError, match="1 of 2 rows of g and v mean no finite weight"):
-        FoldWeightNorm(dim=0).apply(pair)
+        apply(FoldWeightNorm(dim=0), pair)
 
 
 def test_a_gain_beyond_all_proportion_to_the_norm_is_refused() -> None:
     gain = torch.tensor([[1e308]], dtype=torch.float64)
     direction = torch.tensor([[1e-100]], dtype=torch.float64)
     with pytest.raises(ValueRefusedError, match="1 of 1 rows of g and v mean no finite weight"):
-        FoldWeightNorm(dim=0).apply([gain, direction])
+        apply(FoldWeightNorm(dim=0), [gain, direction])
 
 
 def test_a_gain_of_another_dim_is_refused_with_the_shape_expected() -> None:
@@ -170,4 +171,4 @@ def test_norms_whose_squares_float64_cannot_hold_are_refused() -> None:
     gain = torch.ones(2, 1, dtype=torch.float64)
     direction = torch.tensor([[2e-162, 2e-162], [3.0, 4.0]], dtype=torch.float64)
     with pytest.raises(ValueRefusedError, match="1 of 2 rows of v are too small or large"):
-        FoldWeightNorm(dim=0).apply([gain, direction])
+        apply(FoldWeightNorm(dim=0), [gain, direction])

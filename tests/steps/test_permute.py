@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.permute import Permute
 
 
 def test_dim_i_of_the_output_is_dim_dims_i_of_the_input() -> None:
-    (out,) = Permute(dims=(2, 0, 1)).apply([torch.arange(24).reshape(2, 3, 4)])
+    (out,) = apply(Permute(dims=(2, 0, 1)), [torch.arange(24).reshape(2, 3, 4)])
     assert out.shape == (4, 2, 3)
     assert int(out[3, 1, 2]) == 23
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,12 +8,12 @@ from converter.steps.reorder_chunks import ReorderChunks
 
 
 def test_chunk_i_of_the_output_is_chunk_order_i_of_the_input() -> None:
-    (out,) = ReorderChunks(dim=0, order=(2, 0, 1)).apply([torch.arange(6)])
+    (out,) = apply(ReorderChunks(dim=0, order=(2, 0, 1)), [torch.arange(6)])
     assert out.tolist() == [4, 5, 0, 1, 2, 3]
 
 
 def test_one_zero_swaps_the_halves() -> None:
-    (out,) = ReorderChunks(dim=1, order=(1, 0)).apply([torch.arange(8).reshape(2, 4)])
+    (out,) = apply(ReorderChunks(dim=1, order=(1, 0)), [torch.arange(8).reshape(2, 4)])
     assert out.tolist() == [[2, 3, 0, 1], [6, 7, 4, 5]]
 
 

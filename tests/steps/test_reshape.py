@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,12 +8,12 @@ from converter.steps.reshape import Reshape
 
 
 def test_elements_keep_their_row_major_order() -> None:
-    (out,) = Reshape(shape=(3, 2)).apply([torch.arange(6).reshape(2, 3)])
+    (out,) = apply(Reshape(shape=(3, 2)), [torch.arange(6).reshape(2, 3)])
     assert out.tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_transposed_view_is_read_in_its_own_order() -> None:
-    (out,) = Reshape(shape=(6,)).apply([torch.arange(6).reshape(2, 3).t()])
+    (out,) = apply(Reshape(shape=(6,)), [torch.arange(6).reshape(2, 3).t()])
     assert out.tolist() == [0, 3, 1, 4, 2, 5]
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.slice_ import Slice
 
 
 def test_start_is_kept_and_stop_is_not() -> None:
-    (out,) = Slice(dim=0, start=1, stop=3, because="padding").apply([torch.arange(4)])
+    (out,) = apply(Slice(dim=0, start=1, stop=3, because="padding"), [torch.arange(4)])
     assert out.tolist() == [1, 2]
 
 

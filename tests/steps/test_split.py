@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.split import Split
 
 
 def test_pieces_are_consecutive_and_of_the_stated_sizes() -> None:
-    first, second = Split(dim=1, sizes=(1, 2)).apply([torch.arange(6).reshape(2, 3)])
+    first, second = apply(Split(dim=1, sizes=(1, 2)), [torch.arange(6).reshape(2, 3)])
     assert (first.tolist(), second.tolist()) == ([[0], [3]], [[1, 2], [4, 5]])
 
 
@@ -26,7 +27,7 @@ def test_no_sizes_or_a_negative_one_are_refused_without_a_tensor(sizes: tuple[in
 
 
 def test_a_piece_of_size_zero_is_an_empty_tensor() -> None:
-    empty, all_of_it = Split(dim=0, sizes=(0, 2)).apply([torch.arange(2)])
+    empty, all_of_it = apply(Split(dim=0, sizes=(0, 2)), [torch.arange(2)])
     assert (empty.tolist(), all_of_it.tolist()) == ([], [0, 1])
 
 

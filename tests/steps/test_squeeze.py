@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.squeeze import Squeeze
 
 
 def test_only_the_stated_dim_goes() -> None:
-    (out,) = Squeeze(dim=2).apply([torch.zeros(1, 3, 1)])
+    (out,) = apply(Squeeze(dim=2), [torch.zeros(1, 3, 1)])
     assert out.shape == (1, 3)
 
 

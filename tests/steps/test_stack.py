@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.stack import Stack
 
 
 def test_tensors_are_laid_along_a_new_dim_in_list_order() -> None:
-    (whole,) = Stack(dim=1).apply([torch.tensor([1, 2]), torch.tensor([3, 4])])
+    (whole,) = apply(Stack(dim=1), [torch.tensor([1, 2]), torch.tensor([3, 4])])
     assert whole.tolist() == [[1, 3], [2, 4]]
 
 

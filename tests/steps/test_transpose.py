@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.transpose import Transpose
 
 
 def test_it_exchanges_the_first_two_dims_by_default() -> None:
-    (out,) = Transpose().apply([torch.arange(6).reshape(2, 3)])
+    (out,) = apply(Transpose(), [torch.arange(6).reshape(2, 3)])
     assert out.tolist() == [[0, 3], [1, 4], [2, 5]]
 
 

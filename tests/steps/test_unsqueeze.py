@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.unsqueeze import Unsqueeze
 
 
 def test_the_new_dim_is_of_size_one() -> None:
-    (out,) = Unsqueeze(dim=1).apply([torch.zeros(2, 3)])
+    (out,) = apply(Unsqueeze(dim=1), [torch.zeros(2, 3)])
     assert out.shape == (2, 1, 3)
 
 

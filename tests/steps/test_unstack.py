@@ -1,5 +1,6 @@
 import pytest
 import torch
+from arrays import apply
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
@@ -7,7 +8,7 @@ from converter.steps.unstack import Unstack
 
 
 def test_slices_come_in_order_without_the_dim() -> None:
-    slices = Unstack(dim=1).apply([torch.arange(6).reshape(2, 3)])
+    slices = apply(Unstack(dim=1), [torch.arange(6).reshape(2, 3)])
     assert [part.tolist() for part in slices] == [[0, 3], [1, 4], [2, 5]]
 
 
