@@ -91,7 +91,7 @@ def compute(binding: Binding, source: Source, targets: Sequence[Target], check: 
     rows = rows_at_a_time(binding)
     try:
         for tensors in _sources(binding, source, rows):
-            outputs = _apply(binding, tensors)
+            outputs = _apply(binding, tensors, targets)
             if binding.steps:
                 check(outputs, None if rows is None else len(tensors[0]))
             for target, output in zip(targets, outputs, strict=True):
@@ -141,9 +141,14 @@ def _sources(binding: Binding, source: Source, rows: int | None) -> Iterator[lis
         yield slabs
 
 
-def _apply(binding: Binding, tensors: Tensors) -> Tensors:
+def _apply(binding: Binding, tensors: Tensors, targets: Sequence[Target]) -> Tensors:
+    def count(flushed: Sequence[int]) -> None:
+        # Of a list that other steps make shorter or longer, each counts for one of the targets.
+        for number, values in enumerate(flushed):
+            targets[min(number, len(targets) - 1)].flushed += values
+
     if binding.stand_in is None:
-        return apply_chain(binding.steps, tensors)
+        return apply_chain(binding.steps, tensors, flushed=count)
     number = 0 if binding.stand_in.fill == "zeros" else 1
     constants = [Constant(number, spec.shape, spec.dtype) for spec in binding.outputs]
     return [constant.apply(())[0] for constant in constants]

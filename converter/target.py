@@ -21,11 +21,15 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What is known of a canonical tensor once its bytes are written."""
+    """What is known of a canonical tensor once its bytes are written.
+
+    ``flushed`` is how many values casts rounded to zero.
+    """
 
     sha256: str
     pieces: tuple[str, ...]
     stats: Statistics | None
+    flushed: int = 0
 
 
 class Target:
@@ -39,6 +43,7 @@ class Target:
     ) -> None:
         self.name = name
         self.spec = spec
+        self.flushed = 0
         self._write = write
         self._advance = advance
         self._digest = hashlib.sha256()
@@ -77,7 +82,7 @@ class Target:
         if self._pieces and self._position % PIECE_BYTES:
             self._pieces.append(self._piece.hexdigest())
         pieces = tuple(self._pieces) if self.spec.nbytes > PIECE_BYTES else ()
-        return Written(self._digest.hexdigest(), pieces, self._statistics.result())
+        return Written(self._digest.hexdigest(), pieces, self._statistics.result(), self.flushed)
 
     def _pass_on(self, chunk: memoryview) -> None:
         self._digest.update(chunk)

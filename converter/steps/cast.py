@@ -112,12 +112,10 @@ class Cast:
 
     def flushed(self, inputs: Tensors, outputs: Tensors) -> int:
         """Return how many values that are not zero ``apply`` rounded to zero."""
-        import numpy as np
-
         (array,), (made,) = inputs, outputs
         if dtype_name(array) not in FLOATS or self.dtype not in FLOATS:
             return 0  # an integer is exact or refused
-        return int(np.count_nonzero(array != 0)) - int(np.count_nonzero(made != 0))
+        return _count_zeros(made) - _count_zeros(array)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs
@@ -138,6 +136,17 @@ class Cast:
     def preimage(self, outputs: Shapes) -> Shapes:
         (_,) = outputs
         return outputs
+
+
+def _count_zeros(array: Array) -> int:
+    """Return how many floats are zero, by their bits: many times quicker where numpy has no F8."""
+    import numpy as np
+
+    bits = array.view(f"u{array.itemsize}")
+    zeros = int(np.count_nonzero(bits == 0))
+    if dtype_name(array).endswith("FNUZ"):
+        return zeros  # its one zero has no sign, and what would be -0.0 is NaN
+    return zeros + int(np.count_nonzero(bits == 1 << 8 * array.itemsize - 1))
 
 
 def _refuse_floats_beyond(array: Array, dtype: str) -> None:

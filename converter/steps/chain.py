@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from converter.errors import StepError
+from converter.steps.cast import Cast
 from converter.steps.step import Shapes, Specs, Step, Tensors
 
 _Item = TypeVar("_Item")
@@ -25,10 +26,16 @@ def infer_chain(steps: Sequence[Step], specs: Specs) -> Specs:
     return specs
 
 
-def apply_chain(steps: Sequence[Step], tensors: Tensors) -> Tensors:
+def apply_chain(
+    steps: Sequence[Step],
+    tensors: Tensors,
+    *,
+    flushed: Callable[[list[int]], None] | None = None,
+) -> Tensors:
     """Return the tensors that ``steps`` make of ``tensors``, which are not changed.
 
-    Raises ValueRefusedError as the steps do.
+    ``flushed`` is told, after each cast, how many values of each tensor it rounded to zero. Raises
+    ValueRefusedError as the steps do.
     """
     # Imported here, since a plan knows steps but needs no numpy.
     import numpy as np
@@ -36,7 +43,11 @@ def apply_chain(steps: Sequence[Step], tensors: Tensors) -> Tensors:
     # What overflows, and what is no number, is refused or kept by those who look at values.
     with np.errstate(all="ignore"):
         for step in steps:
-            tensors = _over_list(step, step.apply, tensors)
+            made = _over_list(step, step.apply, tensors)
+            if flushed is not None and isinstance(step, Cast):
+                pairs = zip(tensors, made, strict=True)
+                flushed([step.flushed((tensor,), (cast,)) for tensor, cast in pairs])
+            tensors = made
     return tensors
 
 
