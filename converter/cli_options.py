@@ -58,7 +58,39 @@ BUNDLE = click.option(
     metavar="NAME",
     help="All models of a pipeline, from a folder; --set MEMBER.DIM=N, --source-prefix SOURCE=P.",
 )
+TRUST = _options(
+    click.option(
+        "--manifest-sha256",
+        metavar="HEX",
+        help="The digest that manifest.json, or the bundle.json of a bundle, must have.",
+    ),
+    click.option(
+        "--pins",
+        type=FILE,
+        metavar="FILE",
+        help="A file of such digests, as sha256sum writes it, one for each directory.",
+    ),
+    click.option(
+        "--public-key",
+        type=FILE,
+        metavar="KEY",
+        help="The public key, in PEM, that each model.sig must be by; see sign.",
+    ),
+)
 JOBS = click.option("--jobs", type=click.IntRange(1), metavar="N", help="Workers; else all cores.")
+EXECUTOR = _options(
+    click.option(
+        "--executor",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Who converts: this process, or workers of Ray, an output file and --jobs cores each.",
+    ),
+    click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="A cluster, as HOST:PORT or auto; else RAY_ADDRESS, else one of this machine's cores.",
+    ),
+)
 QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 
 

@@ -6,6 +6,7 @@ Digests are lowercase hexadecimal, as ``sha256sum`` and the Hugging Face Hub wri
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from converter.positional import ReadBuffer, read_at
 
@@ -33,8 +34,19 @@ def update_from(
     digest: hashlib._Hash, fd: int, begin: int, end: int, *, block_bytes: int = BLOCK_BYTES
 ) -> None:
     """Add the bytes ``[begin, end)`` of an open file to ``digest``; raises as ``sha256_range``."""
+    for block in blocks(fd, begin, end, block_bytes=block_bytes):
+        digest.update(block)
+
+
+def blocks(
+    fd: int, begin: int, end: int, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[memoryview]:
+    """Yield the bytes ``[begin, end)`` of an open file, each block overwritten by the next.
+
+    Raises as ``sha256_range``.
+    """
     block = memoryview(bytearray(min(block_bytes, end - begin)))
     for position in range(begin, end, block_bytes):
         part = block[: end - position]
         read_at(fd, part, position)
-        digest.update(part)
+        yield part

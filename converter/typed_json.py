@@ -85,6 +85,17 @@ def one_of(words: Collection[str]) -> Callable[[object], str]:
     return read
 
 
+def matching(pattern: re.Pattern[str], expected: str) -> Callable[[object], str]:
+    """Make a reader of text that all of a pattern matches; ``expected`` says what that is."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise _wrong(expected, value)
+        return value
+
+    return read
+
+
 def sequence(reader: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
     """Make a reader of lists."""
 
@@ -148,7 +159,9 @@ def read_back(
     """
     document = strict_json.parse(data, where=where)
     if not isinstance(document, dict) or "format" not in document:
-        raise SourceError(f"not a {what}", where=where, expected="an object with a 'format'")
+        raise SourceError(
+            f"not a {what}", code=what, where=where, expected="an object with a 'format'"
+        )
     version = document.pop("format")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise SourceError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from converter import manifest as manifests
+from converter.bundle_record import BundleRecord
 from converter.canonical import (
     FILE_NAME,
     INDEX_NAME,
@@ -33,7 +34,7 @@ from converter.layout import REWRITTEN, Layout, layouts
 from converter.manifest import FileRecord, Manifest
 from converter.progress import Progress
 from converter.typed_json import first_difference
-from converter.verify_weights import check_weights
+from converter.verify_weights import Part, check_weights, parts_again, parts_of
 
 Level = Literal["header", "full"]
 
@@ -54,7 +55,11 @@ _SHOWN_BYTES = 200
 class Verification:
     """What a check of one directory found; ``data_bytes`` is how much data was hashed.
 
-    A bundle has ``members`` and no manifest; its findings are its own and those of its members.
+    A bundle has ``members`` and a ``bundle`` record in place of a manifest; its findings are its
+    own and those of its members. ``manifest_sha256`` is the digest to pin: that of the manifest,
+    or of a bundle's record. ``findings`` say what is not as the directory says of itself,
+    ``distrusted`` what is not as the caller trusts it to be, ``trusted_by`` by what it is
+    (``pin``). ``derived`` says that all of it was derived again from the source.
     """
 
     directory: Path
@@ -62,24 +67,45 @@ class Verification:
     findings: tuple[Finding, ...]
     data_bytes: int
     members: tuple[Verification, ...] = ()
+    bundle: BundleRecord | None = None
+    manifest_sha256: str | None = None
+    distrusted: tuple[Finding, ...] = ()
+    trusted_by: tuple[str, ...] = ()
+    derived: bool = False
 
     @property
     def holds(self) -> bool:
-        """Whether the directory is exactly what its manifest says."""
-        return not self.findings
+        """Whether the directory is exactly what its manifest says, and what the caller trusts."""
+        return not self.findings and not self.distrusted
 
 
-def verify(
-    directory: Path, *, level: Level = "full", jobs: int, progress: Progress
-) -> Verification:
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much of the data is hashed: none of it, each byte once, or every digest there is.
+
+    Raises UsageError for another level, and for digests of data that is not to be read.
+    """
+
+    level: Level = "full"
+    all_digests: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in get_args(Level):
+            raise UsageError(f"unknown level {self.level!r}", expected="'header' or 'full'")
+        if self.all_digests and self.level == "header":
+            raise UsageError(
+                "all digests cannot be checked without the data",
+                expected="the level full",
+                got="the level header",
+            )
+
+
+def verify(directory: Path, *, depth: Depth, jobs: int, progress: Progress) -> Verification:
     """Check every file of a canonical directory; differences are findings, never exceptions.
 
-    ``level="header"`` leaves the data of tensors unread. ``progress`` is told the bytes hashed
-    as they are, and the bytes there are. Raises UsageError for another level, and SourceError when
-    there is no such directory or it cannot be read.
+    ``progress`` is told the bytes hashed as they are, and the bytes there are to hash. Raises
+    SourceError when there is no such directory or it cannot be read.
     """
-    if level not in get_args(Level):
-        raise UsageError(f"unknown level {level!r}", expected="'header' or 'full'")
     if not os.path.isdir(directory):
         raise SourceError(
             "not a directory" if os.path.exists(directory) else "there is no such directory",
@@ -88,43 +114,65 @@ def verify(
             hint="give the directory that convert wrote",
         )
     try:
-        return _verify(directory, level, jobs, progress)
+        return _verify(directory, depth, jobs, progress)
     except OSError as error:
         where = str(error.filename or directory)
         raise SourceError(f"cannot be read: {error.strerror}", code="io", where=where) from error
 
 
-def _verify(directory: Path, level: Level, jobs: int, progress: Progress) -> Verification:
+def _verify(directory: Path, depth: Depth, jobs: int, progress: Progress) -> Verification:
     present, findings = _list_files(directory)
     texts = {name: (directory / name).read_bytes() for name in _TEXTS if name in present}
     if MANIFEST_NAME not in texts:
         return Verification(directory, None, (_no_manifest(directory),), 0)
+    digest = sha256(texts[MANIFEST_NAME])
     try:
         manifest = manifests.load(texts[MANIFEST_NAME], where=str(directory / MANIFEST_NAME))
         expected = {layout.name: layout for layout in layouts(manifest, directory)}
     except ConverterError as error:
         findings += [*error.findings, *_check_manifest(directory, texts)]
-        return Verification(directory, None, tuple(findings), 0)
+        return Verification(directory, None, tuple(findings), 0, manifest_sha256=digest)
     findings += _check_listing(directory, manifest, present)
     findings += _check_derived(directory, manifest, expected)
     findings += _check_index(directory, expected, texts)
     findings += _check_sums(directory, manifest, texts)
-    hashed = 0
-
-    def advance(size: int) -> None:
-        nonlocal hashed
-        hashed += size
-        progress(size, manifest.totals.bytes)
-
-    for name, layout in expected.items():
-        if name in present:
-            full = level == "full"
-            findings += check_weights(
-                directory / name, layout, full=full, jobs=jobs, advance=advance
-            )
-    hint = REWRITTEN if findings else _PROVEN[level]
+    weights = {name: layout for name, layout in expected.items() if name in present}
+    hashed, found = _check_weights(directory, manifest, weights, depth, jobs, progress)
+    findings += found
+    hint = REWRITTEN if findings else _PROVEN[depth.level]
     findings += _check_manifest(directory, texts, hint=hint)
-    return Verification(directory, manifest, tuple(findings), hashed)
+    return Verification(directory, manifest, tuple(findings), hashed, manifest_sha256=digest)
+
+
+def _check_weights(
+    directory: Path,
+    manifest: Manifest,
+    weights: Mapping[str, Layout],
+    depth: Depth,
+    jobs: int,
+    progress: Progress,
+) -> tuple[int, list[Finding]]:
+    """Return how many bytes of data were hashed, and how the weights files differ."""
+    data_bytes = 0
+    parts: dict[str, tuple[Part, ...]] = {}
+    if depth.level == "full":
+        stated = {file.name: file.sha256 for file in manifest.files}
+        for name, layout in weights.items():
+            again = parts_again(layout, stated[name]) if depth.all_digests else ()
+            parts[name] = (*again, *parts_of(layout))
+    total = sum(part.size for listed in parts.values() for part in listed)
+
+    def advance(part: Part) -> None:
+        nonlocal data_bytes
+        data_bytes += 0 if part.again else part.size
+        progress(part.size, total)
+
+    findings: list[Finding] = []
+    for name, layout in weights.items():
+        findings += check_weights(
+            directory / name, layout, parts.get(name, ()), jobs=jobs, advance=advance
+        )
+    return data_bytes, findings
 
 
 def _list_files(directory: Path) -> tuple[set[str], list[Finding]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from converter import bundle_record
@@ -17,16 +17,17 @@ from converter.layout import REWRITTEN
 from converter.manifest import Manifest
 from converter.progress import Progress
 from converter.typed_json import first_difference
-from converter.verify import Level, Verification, verify
+from converter.verify import Depth, Verification, verify
 
 _SHOWN_BYTES = 200
 
 
-def verify_bundle(directory: Path, *, level: Level, jobs: int, progress: Progress) -> Verification:
+def verify_bundle(directory: Path, *, depth: Depth, jobs: int, progress: Progress) -> Verification:
     """Check every file of a bundle; differences are findings, never exceptions.
 
-    Raises UsageError for another level, and SourceError when a file or directory cannot be read.
+    Raises SourceError when a file or directory cannot be read.
     """
+    digest: str | None = None
     try:
         kinds = {name: os.lstat(directory / name).st_mode for name in os.listdir(directory)}
         texts = {
@@ -38,17 +39,15 @@ def verify_bundle(directory: Path, *, level: Level, jobs: int, progress: Progres
             what = "not a bundle: its record is no regular file"
             finding = Finding("kind", what, str(directory / BUNDLE_NAME), hint=REWRITTEN)
             return Verification(directory, None, (finding,), 0)
+        digest = sha256(texts[BUNDLE_NAME])
         record = bundle_record.load(texts[BUNDLE_NAME], where=str(directory / BUNDLE_NAME))
     except OSError as error:
         where = str(error.filename or directory)
         raise SourceError(f"cannot be read: {error.strerror}", code="io", where=where) from error
     except SourceError as error:
-        return Verification(directory, None, error.findings, 0)
-    members = {
-        name: verify(directory / name, level=level, jobs=jobs, progress=progress)
-        for name in record.members
-        if stat.S_ISDIR(kinds.get(name, 0))
-    }
+        return Verification(directory, None, error.findings, 0, manifest_sha256=digest)
+    present = [name for name in record.members if stat.S_ISDIR(kinds.get(name, 0))]
+    members = _verify_members(directory, present, depth, jobs, progress)
     findings = [
         *_check_listing(directory, record, kinds),
         *_check_members(directory, record, members),
@@ -57,7 +56,33 @@ def verify_bundle(directory: Path, *, level: Level, jobs: int, progress: Progres
         *(finding for member in members.values() for finding in member.findings),
     ]
     data_bytes = sum(member.data_bytes for member in members.values())
-    return Verification(directory, None, tuple(findings), data_bytes, tuple(members.values()))
+    return Verification(
+        directory,
+        None,
+        tuple(findings),
+        data_bytes,
+        members=tuple(members.values()),
+        bundle=record,
+        manifest_sha256=digest,
+    )
+
+
+def _verify_members(
+    directory: Path, names: Iterable[str], depth: Depth, jobs: int, progress: Progress
+) -> dict[str, Verification]:
+    """Check members one by one; the bytes there are to hash grow with each."""
+    hashed = 0
+    members: dict[str, Verification] = {}
+    for name in names:
+        before = hashed
+
+        def advance(done: int, total: int, before: int = before) -> None:
+            nonlocal hashed
+            hashed += done
+            progress(done, before + total)
+
+        members[name] = verify(directory / name, depth=depth, jobs=jobs, progress=advance)
+    return members
 
 
 def _check_listing(
@@ -90,18 +115,11 @@ def _check_members(
     directory: Path, record: BundleRecord, members: Mapping[str, Verification]
 ) -> Iterator[Finding]:
     """Yield every member whose manifest is another than the one that was published."""
-    for name in members:
-        path = directory / name / MANIFEST_NAME
-        if not path.is_file() or path.is_symlink():
-            continue  # what verifies the member says so
-        try:
-            got = sha256(path.read_bytes())
-        except OSError as error:
-            what = f"cannot be read: {error.strerror}"
-            raise SourceError(what, code="io", where=str(path)) from error
-        expected = record.members[name].manifest_sha256
-        if got != expected:
-            yield not_the_member(name, where=str(path), expected=expected, got=got)
+    for name, member in members.items():
+        expected, got = record.members[name].manifest_sha256, member.manifest_sha256
+        if got is not None and got != expected:
+            where = str(directory / name / MANIFEST_NAME)
+            yield not_the_member(name, where=where, expected=expected, got=got)
 
 
 def _check_record(

@@ -3,28 +3,70 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from converter.canonical import PIECE_BYTES
-from converter.digest import sha256_range
+from converter.digest import blocks, sha256_range
 from converter.finding import Finding
 from converter.header import LENGTH_BYTES
 from converter.layout import REWRITTEN, Layout
-from converter.manifest import TensorRecord
 from converter.positional import open_flags, read_at
 
 _FLAGS = open_flags("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
 
 
-def check_weights(
-    path: Path, layout: Layout, *, full: bool, jobs: int, advance: Callable[[int], None]
-) -> list[Finding]:
-    """Return how a weights file differs from its layout; its data is read if ``full``.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes ``[begin, end)`` of a file that one digest covers; ``again`` if others do too.
 
-    ``advance`` is told the bytes of data hashed, as they are.
+    ``tensor`` is None for the digest of a whole file.
+    """
+
+    tensor: str | None
+    begin: int
+    end: int
+    sha256: str
+    again: bool = False
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return self.end - self.begin
+
+
+def parts_of(layout: Layout) -> Iterator[Part]:
+    """Yield parts that cover each byte of data once, by the digests of tensors or their pieces."""
+    for record in layout.tensors:
+        end = record.offset + record.size
+        step = PIECE_BYTES if record.pieces else record.size
+        for number, digest in enumerate(record.pieces or (record.sha256,)):
+            begin = record.offset + number * step
+            yield Part(record.name, begin, min(begin + step, end), digest)
+
+
+def parts_again(layout: Layout, file_sha256: str) -> Iterator[Part]:
+    """Yield what is left of the digests: of the whole file, and of whole tensors with pieces."""
+    yield Part(None, 0, layout.size, file_sha256, again=True)
+    for record in layout.tensors:
+        if record.pieces:
+            end = record.offset + record.size
+            yield Part(record.name, record.offset, end, record.sha256, again=True)
+
+
+def check_weights(
+    path: Path,
+    layout: Layout,
+    parts: Sequence[Part],
+    *,
+    jobs: int,
+    advance: Callable[[Part], None],
+) -> list[Finding]:
+    """Return how a weights file differs from its layout, and ``parts`` of it from their digests.
+
+    ``advance`` is told of each part that was hashed.
     """
     try:
         descriptor = os.open(path, _FLAGS)
@@ -37,8 +79,15 @@ def check_weights(
             what = "the file is cut short" if size < layout.size else "the file is too long"
             return [Finding("size", what, str(path), None, expected, got, REWRITTEN)]
         findings = list(_check_header(descriptor, path, layout))
-        if full:
-            findings += _check_data(descriptor, path, layout, jobs, advance)
+        changed = _changed_parts(descriptor, parts, jobs, advance)
+        if parts:
+            findings += _check_booleans(descriptor, path, layout)
+        told = {part.tensor for part, _ in changed if not part.again}
+        for part, digest in changed:
+            # A digest that covers bytes again has news only where all below it are right.
+            below = told & {part.tensor} if part.tensor else (told or findings)
+            if not (part.again and below):
+                findings.append(_changed(path, part, digest))
         return findings
     except (OSError, EOFError) as error:
         return [_unreadable(path, error)]
@@ -82,46 +131,51 @@ def _place_in_header(layout: Layout, at: int) -> tuple[str | None, str]:
     return owner, "its metadata" if owner is None else "the entry of a tensor"
 
 
-def _check_data(
-    descriptor: int, path: Path, layout: Layout, jobs: int, advance: Callable[[int], None]
-) -> list[Finding]:
-    """Hash every tensor, in pieces where the manifest has digests of pieces, on all workers."""
-    pieces = [piece for record in layout.tensors for piece in _pieces(record)]
+def _check_booleans(descriptor: int, path: Path, layout: Layout) -> Iterator[Finding]:
+    """Yield every boolean tensor with bytes that no conversion writes, whatever digests say."""
+    for record in layout.tensors:
+        if record.dtype == "BOOL":
+            wrong = sum(
+                len(bytes(block).translate(None, b"\0\1"))
+                for block in blocks(descriptor, record.offset, record.offset + record.size)
+            )
+            if wrong:
+                yield Finding(
+                    "boolean",
+                    "a boolean tensor holds bytes other than 0 and 1",
+                    str(path),
+                    tensor=record.name,
+                    expected="0 or 1",
+                    got=f"{wrong} of {record.size} bytes are not",
+                    hint=REWRITTEN,
+                )
+
+
+def _changed_parts(
+    descriptor: int, parts: Sequence[Part], jobs: int, advance: Callable[[Part], None]
+) -> list[tuple[Part, str]]:
+    """Hash every part, on all workers; return those with another digest, and that digest."""
+    changed = []
     with ThreadPoolExecutor(jobs) as pool:
-        digests = pool.map(lambda piece: sha256_range(descriptor, piece.begin, piece.end), pieces)
-        findings = []
-        for piece, digest in zip(pieces, digests, strict=True):
-            advance(piece.end - piece.begin)
-            if digest != piece.sha256:
-                findings.append(_changed(path, piece, digest))
-    return findings
+        digests = pool.map(lambda part: sha256_range(descriptor, part.begin, part.end), parts)
+        for part, digest in zip(parts, digests, strict=True):
+            advance(part)
+            if digest != part.sha256:
+                changed.append((part, digest))
+    return changed
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """The bytes ``[begin, end)`` of a file that one digest of a tensor covers."""
-
-    tensor: str
-    begin: int
-    end: int
-    sha256: str
-
-
-def _pieces(record: TensorRecord) -> Iterator[_Piece]:
-    end = record.offset + record.size
-    step = PIECE_BYTES if record.pieces else record.size
-    for number, digest in enumerate(record.pieces or (record.sha256,)):
-        begin = record.offset + number * step
-        yield _Piece(record.name, begin, min(begin + step, end), digest)
-
-
-def _changed(path: Path, piece: _Piece, digest: str) -> Finding:
+def _changed(path: Path, part: Part, digest: str) -> Finding:
+    what = f"the data is not what the manifest has, in bytes {part.begin} to {part.end} of the file"
+    if part.again:
+        owner = "tensor" if part.tensor else "file"
+        what = f"the manifest has another digest for the whole {owner} than its parts have"
     return Finding(
         "digest",
-        f"the data is not what the manifest has, in bytes {piece.begin} to {piece.end} of the file",
+        what,
         str(path),
-        tensor=piece.tensor,
-        expected=f"sha256 {piece.sha256}",
+        tensor=part.tensor,
+        expected=f"sha256 {part.sha256}",
         got=f"sha256 {digest}",
         hint=REWRITTEN,
     )

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from toy import RULES, convert, toy_tensors
 
-from converter import api, canonical, execute, verify, verify_weights
+from converter import api, canonical, verify, verify_weights
 from converter import manifest as manifests
 from converter.digest import sha256
 from converter.errors import SourceError, UsageError
@@ -21,6 +21,7 @@ from converter.manifest import Manifest
 
 FIRST, LAST = "model-00001-of-00004.safetensors", "model-00004-of-00004.safetensors"
 INDEX = "model.safetensors.index.json"
+WRONG = "0" * 64
 
 
 @pytest.fixture(scope="module")
@@ -180,19 +181,102 @@ def test_changed_data_is_told_with_its_place_and_both_digests(out: Path) -> None
     assert finding.got == f"sha256 {sha256(bytes([1, 1, 1]))}"
 
 
-def test_of_a_large_tensor_the_piece_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (execute, verify, verify_weights):
+def in_pieces(out: Path) -> Callable[[Manifest], Manifest]:
+    """Return what gives every tensor of over 64 bytes the digests of its pieces of 64 bytes."""
+
+    def edit(manifest: Manifest) -> Manifest:
+        tensors = []
+        for record in manifest.tensors:
+            data = (out / record.file).read_bytes()[record.offset :][: record.size]
+            pieces = tuple(sha256(data[at : at + 64]) for at in range(0, len(data), 64))
+            tensors.append(replace(record, pieces=pieces if len(pieces) > 1 else ()))
+        digest = manifests.content_digest(tensors)
+        return replace(manifest, tensors=tuple(tensors), content_sha256=digest)
+
+    return edit
+
+
+@pytest.fixture
+def pieced(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory whose larger tensors are digested by pieces of 64 bytes."""
+    for module in (verify, verify_weights):
         monkeypatch.setattr(module, "PIECE_BYTES", 64)
-    convert(tmp_path, toy_tensors())
-    record = next(t for t in read(tmp_path / "out").tensors if t.name == "embedding.weight")
+    rewrite(out, in_pieces(out), sums=True)
+    return out
+
+
+def test_of_a_large_tensor_the_piece_is_told(pieced: Path) -> None:
+    record = next(t for t in read(pieced).tensors if t.name == "embedding.weight")
     assert len(record.pieces) == 2
-    assert findings(tmp_path / "out") == ()
-    flip(tmp_path / "out" / record.file, record.offset + 64)
-    finding = only(tmp_path / "out")
+    assert findings(pieced) == ()
+    flip(pieced / record.file, record.offset + 64)
+    finding = only(pieced)
     assert finding.tensor == "embedding.weight"
     assert f"bytes {record.offset + 64} to {record.offset + 96} of" in finding.what
+
+
+# Every digest
+
+
+@pytest.mark.parametrize("name", [FIRST, LAST])
+def test_all_digests_are_those_of_whole_files_too(out: Path, name: str) -> None:
+    """A wrong digest of a file that SHA256SUMS repeats is one that sha256sum would refuse."""
+    digest = next(file.sha256 for file in read(out).files if file.name == name)
+    sums = (out / "SHA256SUMS").read_text().replace(digest, WRONG)
+    (out / "SHA256SUMS").write_text(sums)
+    wrong = {
+        file.name: replace(file, sha256=WRONG) for file in read(out).files if file.name == name
+    }
+    rewrite(
+        out,
+        lambda m: replace(m, files=tuple(wrong.get(file.name, file) for file in m.files)),
+        sums=True,
+    )
+    assert findings(out) == ()
+    finding = only(out, all_digests=True)
+    assert (finding.code, finding.where) == ("digest", str(out / name))
+    assert finding.what == "the manifest has another digest for the whole file than its parts have"
+    assert (finding.expected, finding.got) == (f"sha256 {WRONG}", f"sha256 {digest}")
+
+
+def test_all_digests_are_those_of_whole_tensors_in_pieces_too(pieced: Path) -> None:
+    def edit(manifest: Manifest) -> Manifest:
+        edited = with_tensor(manifest, "embedding.weight", sha256=WRONG)
+        return replace(edited, content_sha256=manifests.content_digest(edited.tensors))
+
+    rewrite(pieced, edit, sums=True)
+    assert findings(pieced) == ()
+    finding = only(pieced, all_digests=True)
+    assert (finding.code, finding.tensor) == ("digest", "embedding.weight")
+    assert "for the whole tensor" in finding.what
+
+
+def test_a_changed_byte_is_told_once_though_several_digests_cover_it(pieced: Path) -> None:
+    assert findings(pieced, all_digests=True) == ()
+    record = next(t for t in read(pieced).tensors if t.name == "embedding.weight")
+    data = (pieced / record.file).read_bytes()
+    flip(pieced / record.file, record.offset + 64)
+    assert "bytes " in only(pieced, all_digests=True).what
+    (pieced / record.file).write_bytes(data)
+    flip(pieced / record.file, 20)
+    assert only(pieced, all_digests=True).code == "header"
+
+
+def test_data_counts_once_however_often_it_is_hashed(pieced: Path) -> None:
+    told: list[tuple[int, int]] = []
+    verification = api.verify(
+        pieced, all_digests=True, progress=lambda done, total: told.append((done, total))
+    )
+    assert verification.data_bytes == read(pieced).totals.bytes
+    hashed = sum(done for done, _ in told)
+    assert {total for _, total in told} == {hashed}
+    files = sum((pieced / file.name).stat().st_size for file in read(pieced).files[:-1])
+    assert hashed >= files + verification.data_bytes
+
+
+def test_no_digest_of_data_can_be_checked_without_it(made: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be checked without the data"):
+        api.verify(made, level="header", all_digests=True)
 
 
 def test_data_that_is_not_read_is_not_judged(out: Path) -> None:
@@ -366,9 +450,6 @@ def test_such_a_manifest_proves_nothing_beside_other_findings(out: Path) -> None
     rewrite(out, edited_title)
     (out / "notes.txt").touch()
     assert not any("proven" in str(finding.hint) for finding in findings(out))
-
-
-WRONG = "0" * 64
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def test_a_bundle_as_written_holds(out: Path) -> None:
     assert len(verification.members) == 7
     assert verification.data_bytes == sum(member.data_bytes for member in verification.members)
     assert api.verify(out, level="header").data_bytes == 0
+
+
+def test_sha256sum_agrees(made: Path) -> None:
+    for folder in (made / "out", made / "out" / "lm"):
+        done = subprocess.run(
+            ["sha256sum", "--check", "--strict", "SHA256SUMS"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        assert done.stdout.count(": OK\n") == len(lines) > 1
 
 
 def test_any_changed_byte_of_the_record_and_of_the_sums_is_seen(out: Path) -> None:

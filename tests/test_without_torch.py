@@ -11,6 +11,7 @@ import pytest
 from tiny import RULES, make_checkpoint
 
 from converter import api
+from converter.digest import sha256
 
 HEADER = Path(__file__).parent / "headers" / "s2mel.json"
 
@@ -28,9 +29,9 @@ main(sys.argv[1:], prog_name="convert")
 """
 
 
-def run_bare(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_bare(*arguments: str | Path, code: str = BARE) -> subprocess.CompletedProcess[str]:
     """Run the command line in an interpreter that finds neither torch nor numpy."""
-    return subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,7 @@ def test_the_interpreter_of_these_tests_has_no_torch() -> None:
         ("--help",),
         ("--version",),
         ("convert", "--help"),
+        ("import", "--help"),
         ("models",),
         ("models", "dit"),
         ("lint",),
@@ -82,6 +84,28 @@ def test_a_directory_is_verified(level: str, converted: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_folder_is_verified_with_its_pins(converted: Path, tmp_path: Path) -> None:
+    manifest = converted / "manifest.json"
+    (tmp_path / "pins").write_text(f"{sha256(manifest.read_bytes())}  {manifest}\n")
+    done = run_bare("verify", "--pins", tmp_path / "pins", converted.parent)
+    assert done.returncode == 0, done.stderr
+    assert "trusted by pin" in done.stdout
+
+
+def test_what_needs_numpy_says_so(converted: Path, checkpoint: Path) -> None:
+    done = run_bare("verify", "--source", checkpoint, "--rules", RULES, converted)
+    assert done.returncode == 6
+    assert "deriving again needs numpy, which is not installed" in done.stderr
+
+
+def test_deriving_again_needs_numpy_but_no_torch(converted: Path, checkpoint: Path) -> None:
+    command = ("verify", "--source", checkpoint, "--rules", RULES, converted)
+    bare = BARE.replace('("torch", "numpy")', '("torch",)')
+    done = subprocess.run([sys.executable, "-c", bare, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "derived again from its source: holds" in done.stdout
+
+
 def test_a_changed_byte_is_found(converted: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -90,3 +114,27 @@ def test_a_changed_byte_is_found(converted: Path, tmp_path: Path) -> None:
         changed = data[:-1] + bytes([data[-1] ^ 1]) if file.suffix == ".safetensors" else data
         (copy / file.name).write_bytes(changed)
     assert run_bare("verify", copy).returncode == 7
+
+
+def test_a_conversion_needs_numpy_alone(checkpoint: Path, converted: Path, tmp_path: Path) -> None:
+    without_torch = BARE.replace('("torch", "numpy")', '("torch", "safetensors")')
+    arguments = ("convert", checkpoint, tmp_path / "out", "--rules", RULES)
+    done = run_bare(*arguments, code=without_torch)
+    assert done.returncode == 0, done.stderr
+    for file in converted.iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_conversion_without_numpy_says_what_it_needs(checkpoint: Path, tmp_path: Path) -> None:
+    done = run_bare("convert", checkpoint, tmp_path / "out", "--rules", RULES)
+    assert done.returncode == 6
+    assert "needs numpy" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_without_torch_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"PK")
+    done = run_bare("import", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert done.returncode == 6
+    assert "an import needs torch, which is not installed" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
