@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from converter.bundle import BundleConversion, BundlePlan
+from converter.bundle_record import dump
+from converter.digest import sha256
 from converter.manifest import Totals
 from converter.report import Report, amount, columns, counted, of_plan, size_text
 from converter.report import of_models as models_alone
-from converter.rules.bundle_file import BundleFile, Member
+from converter.rules.bundle_file import BundleFile, BundleSource, Member
 from converter.rules.rule_file import RuleFile
 
 
@@ -25,9 +27,7 @@ def of_models(rule_files: Sequence[RuleFile], bundle_files: Sequence[BundleFile]
 def of_bundle_file(bundle_file: BundleFile) -> Report:
     """Report one bundle: its sources, its members, and what they must agree on."""
     sources = [
-        ("  source", name, source.file, f"prefix {source.source_prefix}")
-        if source.source_prefix
-        else ("  source", name, source.file, "")
+        ("  source", name, source.file, _said_of(source))
         for name, source in bundle_file.sources.items()
     ]
     members = [
@@ -46,6 +46,15 @@ def of_bundle_file(bundle_file: BundleFile) -> Report:
     )
 
 
+def _said_of(source: BundleSource) -> str:
+    """Return how a source is read, and what it is imported from."""
+    said = [f"prefix {source.source_prefix}"] if source.source_prefix else []
+    if (original := source.original) is not None:
+        unwrapped = f" ({original.unwrap})" if original.unwrap else ""
+        said.append(f"imported from {original.file}{unwrapped}")
+    return "; ".join(said)
+
+
 def _rules_of(member: Member) -> str:
     """Return what a member's rules are, with its variant and the dims that it sets."""
     chosen = [*member.variant, *(f"{name} = {value}" for name, value in member.dims.items())]
@@ -61,7 +70,11 @@ def _bundle_json(bundle_file: BundleFile) -> dict[str, object]:
         "rules": bundle_file.name,
         "sha256": bundle_file.sha256,
         "sources": {
-            name: {"file": source.file, "source_prefix": source.source_prefix}
+            name: {
+                "file": source.file,
+                "source_prefix": source.source_prefix,
+                "import": source.original and asdict(source.original),
+            }
             for name, source in bundle_file.sources.items()
         },
         "members": {
@@ -126,6 +139,7 @@ def of_bundle_conversion(conversion: BundleConversion) -> Report:
     rate = size_text((read + total.bytes) / max(conversion.seconds, 1e-9))
     rows = [(f"  {name}", record.members[name].model, amount(t)) for name, t in made.items()]
     sources = counted(len(record.sources), "source")
+    record_sha256 = sha256(dump(record))
     lines = [
         f"{record.bundle}: {record.title}",
         columns(rows),
@@ -134,10 +148,12 @@ def of_bundle_conversion(conversion: BundleConversion) -> Report:
         f"  wrote    {conversion.out}",
         f"  time     {conversion.seconds:.1f} s, {rate}/s read and written",
         f"  agreed   {counted(len(plan.agreed), 'condition')} between members",
+        f"  record   sha256 {record_sha256}",
     ]
     result = {
         "out": str(conversion.out),
         "bundle": record.bundle,
+        "manifest_sha256": record_sha256,
         "members": {name: asdict(member) for name, member in record.members.items()},
         "totals": asdict(total),
         "agreed": [item.that for item in record.agreed],

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from converter import digest
-from converter.canonical import Placement, encode_header
+from converter.canonical import METADATA, Placement, encode_header
 from converter.errors import ExecutionError
 from converter.positional import ReadBuffer, open_flags, write_at
 
@@ -43,14 +43,19 @@ _CANNOT_RESERVE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class WeightsFile:
-    """One canonical weights file, created at its full size; the header is written first.
+    """One weights file, created at its full size; the header is written first.
 
     The bytes of tensors may come from any thread in any order, each byte once. Raises
     ExecutionError when the file cannot be created or written.
     """
 
-    def __init__(self, path: Path, placements: Sequence[Placement]) -> None:
-        header = encode_header(placements)
+    def __init__(
+        self,
+        path: Path,
+        placements: Sequence[Placement],
+        metadata: Mapping[str, str] = METADATA,
+    ) -> None:
+        header = encode_header(placements, metadata)
         self.path = path
         self.header_sha256 = digest.sha256(header)
         self.data_start = len(header)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import RuleError
-from converter.finding import Finding, closest
+from converter.finding import Finding, closest, first_few, listed
 from converter.manifest import Dim
-from converter.rules import expression, strict_yaml, structure
+from converter.rules import expression, strict_yaml
 from converter.rules.expression import Expression
 from converter.rules.strict_yaml import Document
 
@@ -30,12 +30,28 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """What a source is imported from: a file as it is published, and the subtree that is meant.
+
+    ``bare`` allows that there is no such subtree, and the tensors lie at the top.
+    """
+
+    file: str
+    unwrap: str
+    bare: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BundleSource:
-    """A checkpoint of a bundle: where it lies below the folder of sources."""
+    """A checkpoint of a bundle: where it lies below the folder of sources.
+
+    ``original`` is what it is imported from, unless it is published as it is.
+    """
 
     line: int
     file: str
     source_prefix: str
+    original: Original | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,9 @@ def load(path: Path) -> BundleFile:
         what = f"the bundle file cannot be read: {error.strerror}"
         raise RuleError(what, where=str(path)) from error
     document = strict_yaml.parse(text, strict_yaml.display_name(path))
+    # Imported here because jsonschema takes long, and some commands read no rules.
+    from converter.rules import structure
+
     findings = structure.check(document, "bundle")
     if findings:
         raise RuleError.of(findings)
@@ -100,9 +119,7 @@ def load(path: Path) -> BundleFile:
         title=top["title"],
         about=top.get("about", ""),
         sources={
-            name: BundleSource(
-                document.line(("sources", name)), item["file"], item.get("source_prefix", "")
-            )
+            name: _source(item, document.line(("sources", name)))
             for name, item in top["sources"].items()
         },
         members={
@@ -113,8 +130,19 @@ def load(path: Path) -> BundleFile:
     )
     findings += [*_check_sources(bundle_file), *_check_mentioned(bundle_file)]
     if findings:
-        raise RuleError.of(findings)
+        raise RuleError.of(first_few(findings, document.name))
     return bundle_file
+
+
+def _source(item: Any, line: int) -> BundleSource:
+    original = item.get("import")
+    return BundleSource(
+        line=line,
+        file=item["file"],
+        source_prefix=item.get("source_prefix", ""),
+        original=original
+        and Original(original["file"], original.get("unwrap", ""), original.get("bare", False)),
+    )
 
 
 def _member(item: Any, line: int) -> Member:
@@ -203,7 +231,7 @@ def unknown(code: str, what: str, where: str, name: str, known: Mapping[str, obj
         code,
         what,
         where,
-        expected=f"one of {', '.join(known)}",
+        expected=listed(known),
         got=repr(name),
         hint=f"did you mean {near!r}?" if near else None,
     )

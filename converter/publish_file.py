@@ -1,0 +1,107 @@
+"""A file that appears at once: staged beside its target under a lock, then renamed.
+
+After a crash, a full disk or a kill the target is absent, or the old one, or the new one, complete.
+What a killed run leaves beside it (``.NAME.lock``, ``.NAME.partial``, ``.NAME.spool``) is cleaned
+up by the next.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from converter.errors import ExecutionError
+from converter.publish import (
+    check_space,
+    locked,
+    missing_parents,
+    remove_if_empty,
+    sync_directory,
+)
+from converter.signals import held_back
+from converter.write import io_errors
+
+
+class StagedFile:
+    """A file at ``path`` which ``publish`` puts at ``out``, and a ``spool`` for what is on the way.
+
+    As a context manager it takes the lock, removes what killed runs left, and checks the target
+    before any work is done. Missing parents of ``out`` are made. Leaving it without having
+    published, for whatever reason, leaves nothing behind. Raises ExecutionError.
+    """
+
+    def __init__(self, out: Path, *, overwrite: bool = False) -> None:
+        with io_errors(out):
+            self.out = out.parent.resolve() / out.name
+        self.path = self.out.with_name(f".{self.out.name}.partial")
+        self.spool = self.out.with_name(f".{self.out.name}.spool")
+        self._overwrite = overwrite
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            with held_back(), io_errors(self.out):
+                self._prepare(self._stack)
+        except BaseException:
+            self._clean_up()
+            raise
+        return self
+
+    def _prepare(self, stack: ExitStack) -> None:
+        for parent in missing_parents(self.out):
+            stack.callback(remove_if_empty, parent)
+            parent.mkdir(exist_ok=True)
+            sync_directory(parent.parent)
+        stack.enter_context(locked(self.out))
+        for path in (self.path, self.spool):
+            path.unlink(missing_ok=True)
+            stack.callback(path.unlink, missing_ok=True)
+        self._check_target()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        try:
+            with held_back(), io_errors(self.out):
+                self._stack.close()
+        except KeyboardInterrupt:  # before the signals were held back, or when all is done
+            with held_back(), io_errors(self.out):
+                self._stack.close()
+            raise
+
+    def require_space(self, size_bytes: int) -> None:
+        """Raise ExecutionError if the disk of the target has not that many bytes left."""
+        check_space(self.out, size_bytes)
+
+    def publish(self) -> None:
+        """Put the file at ``out`` in one atomic step; it is on disk already.
+
+        Raises ExecutionError; if that comes from the very last sync, it is in place all the same.
+        """
+        with held_back(), io_errors(self.out):
+            self._check_target()
+            os.replace(self.path, self.out)
+            sync_directory(self.out.parent)
+
+    def _check_target(self) -> None:
+        if not os.path.lexists(self.out):
+            return
+        if self.out.is_symlink() or not self.out.is_file():
+            what = "the target is a directory or a link, which is never overwritten"
+            raise ExecutionError(what, code="exists", where=str(self.out))
+        if not self._overwrite:
+            raise ExecutionError(
+                "the target exists",
+                code="exists",
+                where=str(self.out),
+                hint="give --overwrite to replace it, or name another file",
+            )
