@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter import bundle_record
 from converter.bind import bind
@@ -43,6 +44,9 @@ from converter.rules.bundle_file import BundleFile
 from converter.source import Source, open_source
 from converter.source.header_snapshot import HeaderSnapshot
 from converter.write import write_file
+
+if TYPE_CHECKING:
+    from converter.conversion import Executor, Filled, Maker, SourceDigests
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,33 +201,33 @@ def _check_cover(
 
 
 def carry_out(
-    plan: BundlePlan, out: Path, *, jobs: int, overwrite: bool, progress: Progress
+    plan: BundlePlan,
+    out: Path,
+    *,
+    jobs: int,
+    overwrite: bool,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> BundleConversion:
     """Write every member and ``bundle.json`` below ``out``, all of them or nothing.
 
-    Raises as the conversion of a single model does.
+    Without ``executor`` this process does the work. Raises as the conversion of a single model
+    does.
     """
-    from converter.conversion import fill
-    from converter.suspicions import suspicions
+    from converter.conversion import in_this_process
 
     begun = time.monotonic()
     _require_values(plan)
     records: dict[str, tuple[FileRecord, ...]] = {}
-    manifests: dict[str, Manifest] = {}
-    sums: dict[str, str] = {}
     with Staging(out, size_bytes=plan.total_bytes, overwrite=overwrite) as staging:
-        for name, member in plan.plans.items():
-            folder = staging.make_directory(name)
-            source = plan.bundle_file.members[name].source
-            manifests[name] = fill(
-                member,
-                plan.sources[source],
-                folder,
-                jobs=jobs,
-                progress=lambda done, _: progress(done, plan.total_bytes),
-                digests=functools.partial(digest_once, records, source),
-            )
-            sums[f"{name}/{MANIFEST_NAME}"] = sha256((folder / MANIFEST_NAME).read_bytes())
+        folders = {name: staging.make_directory(name) for name in plan.plans}
+        with (executor or in_this_process)() as maker:
+            made = _fill_members(plan, folders, records, jobs, progress, maker)
+        manifests = {name: member.manifest for name, member in made.items()}
+        sums = {
+            f"{name}/{MANIFEST_NAME}": sha256((folder / MANIFEST_NAME).read_bytes())
+            for name, folder in folders.items()
+        }
         record = record_of(plan, manifests, sums, records)
         text = bundle_record.dump(record)
         write_file(staging.path / BUNDLE_NAME, text)
@@ -231,10 +235,40 @@ def carry_out(
         staging.publish()
     warnings = tuple(
         replace(warning, where=name)
-        for name, manifest in manifests.items()
-        for warning in suspicions(manifest.tensors)
+        for name, member in made.items()
+        for warning in member.warnings
     )
     return BundleConversion(out, plan, record, manifests, warnings, time.monotonic() - begun)
+
+
+def _fill_members(
+    plan: BundlePlan,
+    folders: Mapping[str, Path],
+    records: dict[str, tuple[FileRecord, ...]],
+    jobs: int,
+    progress: Progress,
+    maker: Maker,
+) -> dict[str, Filled]:
+    """Write the canonical directory of every member; gather the records of their sources."""
+    from converter.conversion import fill
+
+    named = {name: plan.bundle_file.members[name].source for name in plan.plans}
+    for name, member in plan.plans.items():
+        maker.begin(member, plan.sources[named[name]], folders[name], jobs)
+    return {
+        name: fill(
+            member,
+            plan.sources[named[name]],
+            folders[name],
+            jobs=jobs,
+            progress=lambda done, _: progress(done, plan.total_bytes),
+            maker=maker,
+            digests=functools.partial(
+                digest_once, records, named[name], digest=maker.source_records
+            ),
+        )
+        for name, member in plan.plans.items()
+    }
 
 
 def _require_values(plan: BundlePlan) -> None:
@@ -254,11 +288,15 @@ def _require_values(plan: BundlePlan) -> None:
 
 
 def digest_once(
-    records: dict[str, tuple[FileRecord, ...]], name: str, source: Source
+    records: dict[str, tuple[FileRecord, ...]],
+    name: str,
+    source: Source,
+    *,
+    digest: SourceDigests = source_records,
 ) -> tuple[FileRecord, ...]:
     """Return the records of a source's files, which several members may share."""
     if name not in records:
-        records[name] = source_records(source)
+        records[name] = digest(source)
     return records[name]
 
 

@@ -17,7 +17,7 @@ from converter.errors import ExecutionError, UsageError
 from converter.spec import TensorSpec
 
 FORMAT_VERSION = 1
-METADATA = {"format": "pt", "canonical": str(FORMAT_VERSION)}
+METADATA: Mapping[str, str] = {"format": "pt", "canonical": str(FORMAT_VERSION)}
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -121,20 +121,22 @@ def arrange(tensors: Iterable[NamedSpec]) -> tuple[Placement, ...]:
     return tuple(placements)
 
 
-def encode_header(placements: Sequence[Placement]) -> bytes:
+def encode_header(placements: Sequence[Placement], metadata: Mapping[str, str] = METADATA) -> bytes:
     """Return the first bytes of a canonical file: length, header, padding.
 
-    The length of the result is a multiple of 4096 and is the offset at which data starts. Raises
-    ExecutionError when the header exceeds what any reader accepts.
+    Other ``metadata`` make it a file that has the layout alone. The length of the result is a
+    multiple of 4096 and is the offset at which data starts. Raises ExecutionError when the header
+    exceeds what any reader accepts.
     """
-    entries: dict[str, object] = {"__metadata__": METADATA}
-    for placement in placements:
-        entries[placement.name] = {
-            "dtype": placement.spec.dtype,
-            "shape": list(placement.spec.shape),
-            "data_offsets": [placement.begin, placement.end],
-        }
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    # Spelled by hand: a load of many small tensors spells them all, to compare.
+    members = [
+        f'{_encode(tensor.name)}:{{"dtype":{_encode(tensor.spec.dtype)}'
+        f',"shape":[{",".join(map(str, tensor.spec.shape))}]'
+        f',"data_offsets":[{tensor.begin},{tensor.end}]}}'
+        for tensor in placements
+    ]
+    first = f'"__metadata__":{_encode(dict(metadata))}'
+    text = f"{{{','.join([first, *members])}}}".encode("ascii")
     padding = -(8 + len(text)) % DATA_ALIGNMENT_BYTES
     length = len(text) + padding
     if length > MAX_HEADER_BYTES:
@@ -145,6 +147,9 @@ def encode_header(placements: Sequence[Placement]) -> bytes:
             hint="give --max-shard-size, so that there are several files",
         )
     return length.to_bytes(8, "little") + text + b" " * padding
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def encode_index(shards: Mapping[str, Sequence[Placement]]) -> bytes:

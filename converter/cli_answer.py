@@ -4,45 +4,90 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.errors import ConverterError, ExecutionError
+from converter.errors import ConverterError, ExecutionError, UsageError
+from converter.signals import Stopped, raised
 
 if TYPE_CHECKING:
+    from converter.finding import Finding
     from converter.report import Report
-
-_INTERRUPTED = 130
 
 
 def reports(command: Callable[..., Report]) -> Callable[..., None]:
-    """Print what ``command`` reports, or its error, as text or JSON; leave with the exit code."""
+    """Print what ``command`` reports, or its error, as text or JSON; leave with the exit code.
+
+    A signal that asks to end the process ends the command as a Ctrl-C does: all is cleaned up, and
+    the exit code is 128 and the number of the signal.
+    """
 
     @click.option("--json", "as_json", is_flag=True, help="Answer with one line of JSON.")
     @functools.wraps(command)
     def run(as_json: bool, **arguments: Any) -> None:
         try:
-            report = command(**arguments)
+            with raised():
+                report = command(**arguments)
         except ConverterError as error:
             report = _failure(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted; no half-written directory is left", err=True)
-            sys.exit(_INTERRUPTED)
+        except BaseException as error:
+            _leave_if_interrupted(error)
+            raise
         _show(report, as_json=as_json)
         sys.exit(report.exit_code)
 
     return run
 
 
-def _failure(error: ConverterError) -> Report:
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether ``arguments`` ask for an answer in JSON, even if they cannot be understood."""
+    return "--json" in arguments[: arguments.index("--") if "--" in arguments else None]
+
+
+@contextmanager
+def answered_as_json() -> Iterator[None]:
+    """Print a usage error of click as the report of its command; leave with the exit code."""
+    try:
+        yield
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"see {context.command_path} --help" if context else None
+        known = UsageError(error.format_message(), hint=hint)
+        _show(_failure(known, context), as_json=True)
+        sys.exit(known.exit_code)
+
+
+def _failure(error: ConverterError, context: click.Context | None = None) -> Report:
     from converter.report import Report
 
-    command = click.get_current_context().info_name or ""
-    return Report(command, "", {}, error.findings, error.exit_code)
+    return Report(_command(context), "", {}, error.findings, error.exit_code)
+
+
+def _command(context: click.Context | None) -> str:
+    """Return the command that a context belongs to; the group without one means convert."""
+    context = context or click.get_current_context(silent=True)
+    while context and context.parent and context.parent.parent:
+        context = context.parent
+    return (context.info_name if context and context.parent else None) or "convert"
+
+
+def _leave_if_interrupted(error: BaseException | None) -> None:
+    # What an interrupted command still does may fail too, as on a terminal that is gone.
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    if error is None:
+        return
+    number, how = int(signal.SIGINT), "interrupted"
+    if isinstance(error, Stopped) and error.number != number:
+        number, how = error.number, f"ended by {error.name}"
+    with suppress(OSError):
+        click.echo(f"{how}; no half-written directory is left", err=True)
+    sys.exit(128 + number)
 
 
 def _show(report: Report, *, as_json: bool) -> None:
@@ -52,12 +97,17 @@ def _show(report: Report, *, as_json: bool) -> None:
     if report.text:
         _print(report.text)
     for finding in report.findings:
-        label = f"{finding.severity}:"
-        if not os.environ.get("NO_COLOR"):
-            label = click.style(label, fg="yellow" if finding.severity == "warning" else "red")
-        click.echo(f"{label} {finding.render()}", err=True)
+        show_finding(finding)
     if report.exit_code and len(report.findings) > 1:
         click.echo(f"{len(report.findings)} findings", err=True)
+
+
+def show_finding(finding: Finding) -> None:
+    """Write a finding to stderr."""
+    label = f"{finding.severity}:"
+    if not os.environ.get("NO_COLOR"):
+        label = click.style(label, fg="yellow" if finding.severity == "warning" else "red")
+    click.echo(f"{label} {finding.render()}", err=True)
 
 
 def _print(answer: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from converter import manifest as manifests
 from converter.canonical import INDEX_NAME, MANIFEST_NAME, SUMS_NAME, encode_index, encode_sums
@@ -19,12 +21,34 @@ from converter.plan import Plan
 from converter.progress import Progress
 from converter.publish import Staging
 from converter.record import describe, source_records
-from converter.shards import write_shards
+from converter.shards import Shards, write_shards
 from converter.source import Source
-from converter.suspicions import suspicions
+from converter.suspicions import suspicions, underflow
 from converter.write import write_file
 
 SourceDigests = Callable[[Source], tuple[FileRecord, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Who reads the source and makes the weights files; by itself, threads of this process.
+
+    ``begin`` is told every plan, source and directory that it will be asked for, and with how many
+    workers, before ``write_shards`` and ``source_records`` are called for the first of them.
+    """
+
+    write_shards: Callable[..., Shards] = write_shards
+    source_records: SourceDigests = source_records
+    begin: Callable[[Plan, Source, Path, int], None] = lambda plan, source, directory, jobs: None
+
+
+# Entered when all that can be checked beforehand holds, and left before anything is published.
+Executor: TypeAlias = Callable[[], AbstractContextManager[Maker]]
+
+
+def in_this_process() -> AbstractContextManager[Maker]:
+    """Return who makes files where nobody else is asked to."""
+    return nullcontext(Maker())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +70,29 @@ def carry_out(
     jobs: int,
     overwrite: bool = False,
     progress: Progress,
+    executor: Executor = in_this_process,
 ) -> Conversion:
     """Write the canonical directory ``out``, complete or not at all.
 
-    ``progress`` is told the bytes of each canonical tensor as it is written, and of all. Raises
+    ``progress`` is told the bytes of canonical data as they are written, and of all. Raises
     ValueRefusedError for values that are refused, SourceError when the source changes or ends
     early, ExecutionError when ``out`` cannot be written or exists without ``overwrite``.
     """
     begun = time.monotonic()
     with Staging(out, size_bytes=plan.total_bytes, overwrite=overwrite) as staging:
-        manifest = fill(plan, source, staging.path, jobs=jobs, progress=progress)
+        with executor() as maker:
+            maker.begin(plan, source, staging.path, jobs)
+            made = fill(plan, source, staging.path, jobs=jobs, progress=progress, maker=maker)
         staging.publish()
-    warnings = tuple(suspicions(manifest.tensors))
-    return Conversion(out, plan, manifest, warnings, time.monotonic() - begun)
+    return Conversion(out, plan, made.manifest, made.warnings, time.monotonic() - begun)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What was written into a canonical directory, and what was noticed about the values."""
+
+    manifest: Manifest
+    warnings: tuple[Finding, ...]
 
 
 def fill(
@@ -68,16 +102,17 @@ def fill(
     *,
     jobs: int,
     progress: Progress,
+    maker: Maker,
     digests: SourceDigests | None = None,
-) -> Manifest:
+) -> Filled:
     """Write everything that belongs in a canonical directory into one that exists and is empty.
 
     ``digests`` gives the records of the source's files, where they are known already. Raises as
     ``carry_out``.
     """
     with ThreadPoolExecutor(1) as beside:
-        sources = beside.submit(digests or source_records, source)
-        shards = write_shards(plan, source, directory, jobs=jobs, progress=progress)
+        sources = beside.submit(digests or maker.source_records, source)
+        shards = maker.write_shards(plan, source, directory, jobs=jobs, progress=progress)
         records = sources.result()
     source.check_unchanged()
     listed = (*shards.files, *_write_index(plan, directory))
@@ -89,7 +124,9 @@ def fill(
     write_file(directory / MANIFEST_NAME, text)
     sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: sha256(text)}
     write_file(directory / SUMS_NAME, encode_sums(sums))
-    return manifest
+    flushed = {name: written.flushed for name, written in shards.written.items()}
+    warnings = (*suspicions(manifest.tensors), *underflow(flushed, manifest.tensors))
+    return Filled(manifest, warnings)
 
 
 def _require_readable(text: bytes, directory: Path) -> None:

@@ -21,8 +21,9 @@ from converter.canonical import (
 )
 from converter.errors import MismatchError, SourceError
 from converter.finding import Finding
-from converter.header import parse_spec
+from converter.header import MAX_NAME_CHARS, parse_spec
 from converter.manifest import FileRecord, Manifest, TensorRecord
+from converter.spec import Shape, TensorSpec
 
 REWRITTEN = "the directory was changed after it was written; convert the source again"
 
@@ -47,17 +48,24 @@ def layouts(manifest: Manifest, path: Path) -> tuple[Layout, ...]:
     where = path / MANIFEST_NAME
     files = _weights_files(manifest, where)
     tensors: dict[str, list[TensorRecord]] = {name: [] for name in files}
-    findings = [Finding("manifest", what, str(where), name) for name, what in _flaws(manifest)]
+    findings = [
+        Finding("manifest", what, str(where), f"{name:.{MAX_NAME_CHARS}}")
+        for name, what in _flaws(manifest)
+    ]
+    specs: dict[tuple[str, Shape], TensorSpec] = {}  # many tensors are alike
     for record in manifest.tensors:
-        parse_spec(record.name, record.dtype, list(record.shape), where=str(where))
+        key = record.dtype, record.shape
+        if key not in specs:
+            shape = list(record.shape)
+            specs[key] = parse_spec(record.name, record.dtype, shape, where=str(where))
         if record.file in tensors:
             tensors[record.file].append(record)
         else:
-            what = f"it lies in {record.file!r}, which is not a weights file"
+            what = f"it lies in {record.file!r:.{MAX_NAME_CHARS}}, which is not a weights file"
             findings.append(Finding("manifest", what, str(where), record.name))
     if findings:
         raise SourceError.of(findings)
-    return tuple(_layout(files[name], tensors[name], path / name) for name in files)
+    return tuple(_layout(files[name], tensors[name], specs, path / name) for name in files)
 
 
 def _weights_files(manifest: Manifest, where: Path) -> Mapping[str, FileRecord]:
@@ -82,20 +90,29 @@ def _flaws(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield name, "not a name for a tensor"
     for name, target in manifest.aliases.items():
         if name in stored or target not in stored:
-            yield name, f"not an alias: {target!r} must be stored, and the alias itself must not"
+            shown = f"{target!r:.{MAX_NAME_CHARS}}"
+            yield name, f"not an alias: {shown} must be stored, and the alias itself must not"
 
 
-def _layout(file: FileRecord, tensors: Sequence[TensorRecord], path: Path) -> Layout:
+def _layout(
+    file: FileRecord,
+    tensors: Sequence[TensorRecord],
+    specs: Mapping[tuple[str, Shape], TensorSpec],
+    path: Path,
+) -> Layout:
     by_name = {record.name: record for record in sorted(tensors, key=lambda item: item.offset)}
-    placements = arrange((name, record.spec) for name, record in by_name.items())
+    placements = arrange(
+        (name, specs[record.dtype, record.shape]) for name, record in by_name.items()
+    )
     header = encode_header(placements)
     size = len(header) + (placements[-1].end if placements else 0)
     findings = []
     for placement in placements:
         record = by_name[placement.name]
-        offset = len(header) + placement.begin
-        findings += _compare(path, "offset", offset, record.offset, record.name)
-        findings += _compare(path, "size", placement.spec.nbytes, record.size, record.name)
+        offset, length = len(header) + placement.begin, placement.end - placement.begin
+        if (offset, length) != (record.offset, record.size):
+            findings += _compare(path, "offset", offset, record.offset, record.name)
+            findings += _compare(path, "size", length, record.size, record.name)
     findings += _compare(path, "size", size, file.size)
     digest = hashlib.sha256(header).hexdigest()
     findings += _compare(path, "header_sha256", digest, file.header_sha256)

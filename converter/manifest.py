@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-from converter.canonical import FORMAT_VERSION, MANIFEST_NAME
+from converter import manifest_lines, strict_json
+from converter.canonical import FILE_NAME, FORMAT_VERSION, MANIFEST_NAME
+from converter.errors import SourceError
 from converter.spec import DTYPES, TensorSpec
 from converter.typed_json import (
+    WrongJsonError,
     mapping,
+    matching,
     one_of,
     read_back,
     real,
@@ -245,18 +249,46 @@ def _spread(value: object) -> str:
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False).encode
 
 
-def load(data: bytes, *, where: str = MANIFEST_NAME) -> Manifest:
+def load(data: bytes, *, where: str = MANIFEST_NAME, statistics: bool = True) -> Manifest:
     """Read a manifest back; ``where`` names it in errors.
 
-    Raises SourceError when it is not strict JSON, of a format version that is not known, or not
-    to the byte what ``dump`` writes.
+    Without ``statistics`` those may be left out, and the spelling of their numbers unproven; all
+    else is the same. Raises SourceError when it is not strict JSON, of a format version that is
+    not known, or not to the byte what ``dump`` writes.
     """
-    return read_back(data, "manifest", _read_manifest, dump, where=where)
+    quickly = _load_lines(data, statistics=statistics)
+    return quickly or read_back(data, "manifest", _read_manifest, dump, where=where)
+
+
+def _load_lines(data: bytes, *, statistics: bool) -> Manifest | None:
+    """Return what ``load`` returns, unless something is wrong or not surely right."""
+    parted = manifest_lines.part(data)
+    if parted is None or strict_json.count_marks(data) > strict_json.MAX_MARKS:
+        return None
+    without, lines = parted
+    try:
+        manifest = read_back(without, "manifest", _read_manifest, dump, where=MANIFEST_NAME)
+    except SourceError:
+        return None
+    tensors = manifest_lines.read(
+        lines, TensorRecord, steps=_read_steps, statistics=Statistics if statistics else None
+    )
+    if tensors is None or len({record.name for record in tensors}) < len(tensors):
+        return None
+    return replace(manifest, tensors=tuple(tensors))
 
 
 def read_dim(value: object) -> Dim:
     """Read a dim from parsed JSON."""
     return list(sequence(read_dim)(value)) if isinstance(value, list) else size(value)
+
+
+def _read_steps(steps: str) -> tuple[Mapping[str, object], ...] | None:
+    try:
+        value = _steps(strict_json.parse(steps, where=MANIFEST_NAME))
+    except (SourceError, WrongJsonError):
+        return None
+    return value if value and _encode(value) == steps else None
 
 
 def _parameter(value: object) -> object:
@@ -268,6 +300,7 @@ def _tensors(value: object) -> tuple[TensorRecord, ...]:
     return tuple(TensorRecord(name=name, **fields) for name, fields in found.items())
 
 
+_steps = sequence(mapping(mapping(_parameter)))
 _tensor_fields: Callable[[object], dict[str, Any]] = record(
     dict,
     optional=("pieces", "sources", "steps", "stats"),
@@ -279,14 +312,15 @@ _tensor_fields: Callable[[object], dict[str, Any]] = record(
     sha256=sha256,
     pieces=sequence(sha256),
     sources=sequence(text),
-    steps=sequence(mapping(mapping(_parameter))),
+    steps=_steps,
     stats=record(Statistics, mean=real, std=real, min=real, max=real, nonfinite=size),
 )
+_sources = sequence(record(FileRecord, name=text, size=size, sha256=sha256))
 _files = sequence(
     record(
         FileRecord,
         optional=("header_sha256",),
-        name=text,
+        name=matching(FILE_NAME, "the name of a file of a canonical directory"),
         size=size,
         sha256=sha256,
         header_sha256=sha256,
@@ -306,7 +340,7 @@ _read_manifest = record(
         audio=mapping(scalar),
     ),
     rules=record(RulesRecord, file=text, sha256=sha256, options=mapping(text)),
-    sources=_files,
+    sources=_sources,
     files=_files,
     tensors=_tensors,
     aliases=mapping(text),

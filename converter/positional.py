@@ -1,4 +1,7 @@
-"""Whole reads and writes at a position of an open file, from any thread, on any platform."""
+"""Whole reads and writes at a position of an open file, from any thread, on any platform.
+
+Each is a point where a process that was asked to end does so, if it is to end at such points.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import threading
 from functools import reduce
 from typing import TypeAlias
+
+from converter.signals import check
 
 ReadBuffer: TypeAlias = bytes | bytearray | memoryview
 WriteBuffer: TypeAlias = bytearray | memoryview
@@ -26,6 +31,7 @@ def read_at(fd: int, buffer: WriteBuffer, position: int) -> None:
 
     Raises EOFError when the file ends before the buffer is full, and OSError.
     """
+    check()
     rest = _flat(buffer)
     while rest:
         count = _read_some(fd, rest[:_CALL_BYTES], position)
@@ -37,6 +43,7 @@ def read_at(fd: int, buffer: WriteBuffer, position: int) -> None:
 
 def write_at(fd: int, data: ReadBuffer, position: int) -> None:
     """Write all of ``data`` to ``fd`` from ``position`` on; raises OSError."""
+    check()
     rest = _flat(data)
     while rest:
         count = _write_some(fd, rest[:_CALL_BYTES], position)

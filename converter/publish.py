@@ -10,9 +10,8 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +20,8 @@ from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import FILE_NAME, MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME
 from converter.errors import ExecutionError
 from converter.positional import open_flags
-from converter.write import io_errors
+from converter.signals import check, checked, held_back
+from converter.write import io_errors, write_file
 
 DIRECTORY_MODE = 0o755
 _BUNDLE_FILES = frozenset({BUNDLE_NAME, SUMS_NAME, SIGNATURE_NAME})
@@ -35,7 +35,8 @@ class Staging:
     As a context manager it takes the lock, removes what killed runs left, and checks all that can
     be checked before any work is done: the target, the space on its disk, and, for ``overwrite``,
     that directories can be exchanged there. Missing parents of ``out`` are made. Leaving it
-    without having published, for whatever reason, leaves nothing behind.
+    without having published, for whatever reason, leaves nothing behind. Meanwhile, signals that
+    ask to end raise at a ``signals.check``, as all reading and writing by position is.
 
     Raises ExecutionError.
     """
@@ -46,24 +47,33 @@ class Staging:
         self._size_bytes = size_bytes
         self._overwrite = overwrite
         self._stack = ExitStack()
+        self._checked = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack, io_errors(self.out):
-            for parent in _missing_parents(self.out):
-                stack.callback(_remove_if_empty, parent)
-                parent.mkdir(exist_ok=True)
-                _sync_directory(parent.parent)
-            stack.enter_context(_locked(self.out))
-            _remove(self.path)
-            replaces = _check_target(self.out, self._overwrite)
-            _check_space(self.out, self._size_bytes)
-            stack.callback(_clean_up, self.path)
-            self.path.mkdir(mode=0o700)
-            self.path.chmod(0o700)  # whatever the umask
-            if replaces:
-                _check_exchange(self.path)
-            self._stack = stack.pop_all()
+        try:
+            self._checked.enter_context(checked())
+            with held_back(), io_errors(self.out):
+                self._prepare(self._stack)
+        except BaseException:
+            self._clean_up()
+            raise
         return self
+
+    def _prepare(self, stack: ExitStack) -> None:
+        for parent in missing_parents(self.out):
+            stack.callback(remove_if_empty, parent)
+            parent.mkdir(exist_ok=True)
+            sync_directory(parent.parent)
+        stack.enter_context(locked(self.out))
+        _remove(self.path)
+        replaces = _check_target(self.out, self._overwrite)
+        check_space(self.out, self._size_bytes)
+        # The staged tree or, after an exchange, the old one; the next run removes what stays.
+        stack.callback(shutil.rmtree, self.path, ignore_errors=True)
+        self.path.mkdir(mode=0o700)
+        self.path.chmod(0o700)  # whatever the umask
+        if replaces:
+            _check_exchange(self.path)
 
     def __exit__(
         self,
@@ -71,7 +81,11 @@ class Staging:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        with self._checked, held_back():
+            self._stack.close()
 
     def make_directory(self, name: str) -> Path:
         """Make a directory inside the staged one and return its path. Raises ExecutionError."""
@@ -87,17 +101,43 @@ class Staging:
         The old tree, if there was one, is removed on leaving. Raises ExecutionError; if that comes
         from the very last sync, the new tree is in place all the same.
         """
-        with io_errors(self.out):
+        check()
+        with held_back(), io_errors(self.out):
             self.path.chmod(DIRECTORY_MODE)
             for folder in (*filter(Path.is_dir, self.path.iterdir()), self.path):
-                _sync_directory(folder)
+                sync_directory(folder)
             if _check_target(self.out, self._overwrite):
-                exchange(self.path, self.out)
+                self._exchange()
             else:
                 if os.name == "nt" and self.out.exists():
                     self.out.rmdir()  # only POSIX renames onto an empty directory
                 self.path.rename(self.out)
-            _sync_directory(self.out.parent)
+            sync_directory(self.out.parent)
+
+    def _exchange(self) -> None:
+        exchange(self.path, self.out)
+        try:
+            _check_target(self.path, overwrite=True)  # what came into it at the very last is kept
+        except ExecutionError:
+            exchange(self.path, self.out)
+            raise
+
+
+def put_file(path: Path, data: bytes) -> None:
+    """Put a file into a published directory at once, over one of its name; the lock is held.
+
+    It is staged where directories are, beside the published one, which never holds half a file.
+    Raises ExecutionError.
+    """
+    staged = path.parent.with_name(f".{path.parent.name}.partial")
+    with io_errors(path):
+        _remove(staged)
+        try:
+            write_file(staged, data)
+            os.replace(staged, path)
+        finally:
+            staged.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -121,27 +161,33 @@ def exchange(first: Path, second: Path) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the lock of ``out``, a file beside it; the system lets go of it when a process dies."""
+def locked(out: Path) -> Iterator[None]:
+    """Hold the lock of ``out``, a file beside it; the system lets go of it when a process dies.
+
+    ``out`` is spelled without links. Raises ExecutionError when another run holds it.
+    """
     path = out.with_name(f".{out.name}.lock")
+    taken: list[int] = []
     try:
-        fd = _take_lock(path)
+        with held_back():
+            taken.append(_take_lock(path))
+        yield
     except (BlockingIOError, FileExistsError):
+        if taken:
+            raise
         raise ExecutionError(
             "another run is writing to this target",
             code="locked",
             where=str(out),
             hint="wait until it has ended, or name another directory",
         ) from None
-    try:
-        yield
     finally:
-        try:
-            if sys.platform != "win32":
-                with suppress(OSError):
-                    _insist(path.unlink)  # before letting go of it: nobody else can hold it yet
-        finally:
-            os.close(fd)
+        with held_back():
+            for fd in taken:
+                if sys.platform != "win32":
+                    with suppress(OSError):
+                        path.unlink()  # before letting go of it: nobody else can hold it yet
+                os.close(fd)
 
 
 if sys.platform == "win32":
@@ -183,7 +229,7 @@ def _resolve(out: Path) -> Path:
         return out.parent.resolve() / out.name
 
 
-def _missing_parents(path: Path) -> list[Path]:
+def missing_parents(path: Path) -> list[Path]:
     """Return the parents that do not exist, outermost first."""
     return [parent for parent in path.parents if not parent.exists()][::-1]
 
@@ -242,7 +288,8 @@ def _refusal(out: Path, what: str, hint: str = "name another directory") -> Exec
     return ExecutionError(what, code="exists", where=str(out), hint=hint)
 
 
-def _check_space(out: Path, size_bytes: int) -> None:
+def check_space(out: Path, size_bytes: int) -> None:
+    """Raise ExecutionError if the disk of ``out`` has not that many bytes left."""
     free_bytes = shutil.disk_usage(out.parent).free
     if free_bytes < size_bytes:
         raise ExecutionError(
@@ -282,26 +329,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _clean_up(path: Path) -> None:
-    """Remove the staged tree or, after an exchange, the old one; the next run removes the rest."""
-    _insist(partial(shutil.rmtree, path, ignore_errors=True))
-
-
-def _insist(remove: Callable[[], None]) -> None:
-    """Remove something whole; a Ctrl-C meanwhile counts when it is done."""
-    try:
-        remove()
-    except KeyboardInterrupt:
-        remove()
-        raise
-
-
-def _remove_if_empty(path: Path) -> None:
+def remove_if_empty(path: Path) -> None:
+    """Remove a directory, unless something lies in it."""
     with suppress(OSError):
         path.rmdir()
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to disk, where the platform can. Raises OSError."""
     if os.name == "nt":
         return  # it has no such call
     fd = os.open(path, open_flags("O_RDONLY", "O_DIRECTORY", "O_CLOEXEC"))

@@ -1,18 +1,18 @@
 """Output files, made from a plan: written, digested and on disk.
 
-One file is a unit of work of its own: whoever makes some of them, wherever, makes the same bytes.
+One file is a unit of work of its own: whoever makes it, wherever, makes the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.manifest import FileRecord
-from converter.plan import Plan, Shard
+from converter.plan import Plan
 from converter.progress import Progress
 from converter.source import Source
 from converter.target import Written
@@ -21,7 +21,7 @@ from converter.write import WeightsFile
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """Some of a conversion's weights files, once they are on disk.
+    """A plan's weights files, once they are on disk.
 
     ``data_starts`` says for each file where its data starts, in bytes.
     """
@@ -38,22 +38,20 @@ def write_shards(
     *,
     jobs: int,
     progress: Progress,
-    shards: Sequence[Shard] | None = None,
 ) -> Shards:
-    """Make the weights files of ``shards`` in ``directory``; without ``shards``, all of the plan.
+    """Make the weights files of ``plan`` in ``directory``, and prove what it says of what it drops.
 
-    All of a plan includes the proofs of what it drops. Raises as ``execute.execute`` does, and
-    ExecutionError when a file cannot be written.
+    Raises as ``execute.execute`` does, and ExecutionError when a file cannot be written.
     """
     with ExitStack() as stack:
         files = {
             shard.file: stack.enter_context(WeightsFile(directory / shard.file, shard.placements))
-            for shard in (plan.shards if shards is None else shards)
+            for shard in plan.shards
         }
         beside = stack.enter_context(ThreadPoolExecutor(max(1, min(jobs, len(files)))))
         try:
             digests = [beside.submit(file.sha256) for file in files.values()]
-            written = _execute(plan, source, files, jobs, progress, shards)
+            written = _execute(plan, source, files, jobs, progress)
             records = tuple(
                 FileRecord(name, file.size_bytes, digest.result(), file.header_sha256)
                 for (name, file), digest in zip(files.items(), digests, strict=True)
@@ -71,14 +69,13 @@ def _execute(
     files: Mapping[str, WeightsFile],
     jobs: int,
     progress: Progress,
-    shards: Sequence[Shard] | None,
 ) -> dict[str, Written]:
     # Imported here because it takes as long as the digests of the source that run meanwhile.
     from converter.execute import execute
 
     places = {
         placement.name: (files[shard.file], placement.begin)
-        for shard in (plan.shards if shards is None else shards)
+        for shard in plan.shards
         for placement in shard.placements
     }
 
@@ -87,8 +84,39 @@ def _execute(
             file, start = places[name]
             file.write(start + begin, data)
 
-    bindings = None
-    if shards is not None:
-        bindings = [b for b in plan.bindings if not places.keys().isdisjoint(b.targets)]
-    written = execute(plan, source, write, jobs=jobs, progress=progress, bindings=bindings)
+    written = execute(plan, source, write, jobs=jobs, progress=progress)
     return {name: made for name, made in written.items() if name in places}
+
+
+def parts_of(plan: Plan) -> Iterator[Plan]:
+    """Yield plans to be carried out one by one, anywhere: one of all proofs, then one a file.
+
+    Each holds no more than it needs, and none of what only planning needs, so that it is small
+    and can be pickled. What goes into two files is made for both.
+    """
+    empty = replace(
+        plan,
+        rule_file=replace(
+            plan.rule_file,
+            derived={},
+            require=(),
+            audio={},
+            rules=(),
+            aliases=(),
+            drops=(),
+            allow_nan=(),
+        ),
+        bindings=(),
+        dropped=(),
+        aliases={},
+        shards=(),
+    )
+    proofs = tuple(dropped for dropped in plan.dropped if dropped.expect)
+    if proofs:
+        yield replace(empty, dropped=proofs, allow_nan=frozenset())
+    numbers = {name: n for n, binding in enumerate(plan.bindings) for name in binding.targets}
+    for shard in plan.shards:
+        made = sorted({numbers[placement.name] for placement in shard.placements})
+        bindings = tuple(plan.bindings[number] for number in made)
+        allowed = plan.allow_nan.intersection(name for b in bindings for name in b.targets)
+        yield replace(empty, bindings=bindings, shards=(shard,), allow_nan=allowed)

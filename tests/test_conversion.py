@@ -315,3 +315,11 @@ def test_weights_that_nobody_trained_are_reported_but_converted(tmp_path: Path) 
     assert [warning.code for warning in conversion.warnings] == ["looks-initialised"]
     assert conversion.warnings[0].severity == "warning"
     assert api.verify(tmp_path / "out").holds
+
+
+def test_values_that_a_cast_flushes_to_zero_are_reported(tmp_path: Path) -> None:
+    tensors = {"w": torch.tensor([1.0, 1e-9, 0.0, -2e-9])}
+    conversion = convert(tmp_path, tensors, one("F32", "[4]"), dtype="f16")
+    (warning,) = conversion.warnings
+    assert (warning.code, warning.tensor, warning.severity) == ("underflow", "w", "warning")
+    assert str(warning.got).startswith("2 of 4 values")

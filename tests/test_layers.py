@@ -17,7 +17,8 @@ LONGEST_FUNCTION_LINES = 60
 # a word for the modules that begin with it (verify for verify_bundle), unless they have a place.
 ROWS = (
     "errors finding fold hints spec canonical strict_json manifest bundle_record layout header "
-    "digest positional cores resources signals torch_dtypes torch_needed typed_json progress",
+    "digest positional cores resources signals numpy_dtypes torch_dtypes needed typed_json "
+    "progress",
     "source steps",
     "rules dims",
     "plan",
@@ -25,7 +26,7 @@ ROWS = (
     "write publish",
     "moments values target suspicions",
     "lanes record",
-    "execute shards conversion bundle",
+    "execute shards conversion bundle ray",
     "pickle",
     "verify describe",
     "signing",

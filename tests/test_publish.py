@@ -298,6 +298,24 @@ def test_a_directory_that_is_not_published_is_removed(out: Path) -> None:
     assert not any(out.parent.iterdir())
 
 
+def test_what_comes_into_the_old_directory_at_the_very_last_is_kept(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(first: Path, second: Path) -> None:
+        if second == out and not (out / "precious").exists():
+            (out / "precious").write_text("kept")
+        exchange(first, second)
+
+    convert(out, OLD)
+    with Staging(out, overwrite=True) as staging:
+        write_file(staging.path / "manifest.json", NEW)
+        monkeypatch.setattr(publish, "exchange", late)
+        with pytest.raises(ExecutionError, match="not a canonical directory"):
+            staging.publish()
+    assert read(out) == content(OLD) | {"precious": b"kept"}
+    assert os.listdir(out.parent) == ["out"]
+
+
 def test_a_target_that_appears_meanwhile_is_not_replaced(out: Path) -> None:
     with Staging(out) as staging:
         out.mkdir()
@@ -355,7 +373,7 @@ def test_ctrl_c_at_any_call_leaves_old_or_new_and_nothing_beside(
     tmp_path: Path, overwrite: bool
 ) -> None:
     def interrupt() -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     for out, error in interrupt_everywhere(tmp_path, interrupt, overwrite=overwrite):
         assert isinstance(error, KeyboardInterrupt)
@@ -377,9 +395,12 @@ def test_a_kill_at_any_call_leaves_old_or_new(tmp_path: Path, overwrite: bool) -
 @posix
 def test_a_real_ctrl_c_in_the_middle_leaves_nothing(out: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from converter.publish import Staging\n"
+        "import sys, time; from pathlib import Path\n"
+        "from converter.publish import Staging; from converter.write import write_file\n"
         "with Staging(Path(sys.argv[1])) as staging:\n"
-        "    (staging.path / 'half').touch(); print('writing', flush=True); time.sleep(60)"
+        "    print('writing', flush=True)\n"
+        "    for number in range(6000):\n"
+        "        write_file(staging.path / str(number), b'half'); time.sleep(0.01)"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", program, out],
@@ -392,6 +413,7 @@ def test_a_real_ctrl_c_in_the_middle_leaves_nothing(out: Path) -> None:
     assert refusal(out).code == "locked"
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate()
+    assert run.returncode == -signal.SIGINT
     assert errors.endswith("KeyboardInterrupt\n")
     assert not any(out.parent.iterdir())
 

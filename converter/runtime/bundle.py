@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +16,17 @@ from converter.canonical import MANIFEST_NAME
 from converter.digest import sha256
 from converter.errors import MismatchError, SourceError
 from converter.finding import Finding
-from converter.runtime.device import resolve_device
-from converter.runtime.directory import reading
+from converter.runtime.directory import (
+    OpenDirectory,
+    open_files,
+    open_folder,
+    open_tree,
+    read_file,
+    reading,
+    require_sums,
+)
 from converter.runtime.load import load_network
-from converter.runtime.tensors import Check, require_check
+from converter.runtime.tensors import Check, resolve_request
 
 
 def load_bundle(
@@ -25,48 +34,81 @@ def load_bundle(
     *,
     device: str | torch.device = "cpu",
     check: Check = "header",
+    mapped: bool = False,
 ) -> dict[str, nn.Module]:
     """Return every member of the bundle at ``path`` by its word, ready to run on ``device``.
 
-    Each is loaded as ``load_model`` does. Raises SourceError when there is no bundle at ``path``,
-    MismatchError when a member is missing or is not the one that the bundle was published with,
-    and whatever ``load_model`` raises.
+    Each is loaded as ``load_model`` does; ``mapped`` is as for ``load_tensors``. Raises
+    SourceError when there is no bundle at ``path``, MismatchError when a member is missing or is
+    not the one that the bundle was published with, and whatever ``load_model`` raises.
     """
-    require_check(check)
-    target = resolve_device(device)
+    target = resolve_request(device, check, mapped=mapped)
     path = Path(path)
-    record = _read_record(path)
-    # All members are looked at first, so that all that is wrong is told at once; what counts is
+    with ExitStack() as stack:
+        # All members are opened first: when another bundle is published at the path meanwhile,
+        # all of them still come from one and the same.
+        members = open_tree(path, stack, partial(_open_members, path=path, full=check == "full"))
+        return {
+            name: load_network(member, target, check, mapped=mapped)
+            for name, member in members.items()
+        }
+
+
+def _open_members(
+    folder: int, stack: ExitStack, *, path: Path, full: bool
+) -> dict[str, OpenDirectory]:
+    """Open the canonical directories of a bundle in ``folder``, which was found at ``path``."""
+    record = _read_record(folder, path, full=full)
+    # All manifests are looked at first, so that all that is wrong is told at once; what counts is
     # that the manifest which a member is loaded by is the one of the record.
-    findings = [f for name in record.members for f in _check_member(path, name, record)]
+    folders: dict[str, int] = {}
+    findings: list[Finding] = []
+    for name, member in record.members.items():
+        where = path / name / MANIFEST_NAME
+        if not _is_there(folder, f"{name}/{MANIFEST_NAME}"):
+            findings.append(Finding("missing", "a member of the bundle is missing", str(where)))
+            continue
+        folders[name] = open_folder(path / name, folder)
+        stack.callback(os.close, folders[name])
+        got = sha256(read_file(folders[name], where))
+        if got != member.manifest_sha256:
+            expected = member.manifest_sha256
+            findings.append(not_the_member(name, where=str(where), expected=expected, got=got))
     if findings:
         raise MismatchError.of(findings)
     return {
-        name: load_network(path / name, target, check, manifest_sha256=member.manifest_sha256)
+        name: open_files(
+            folders[name],
+            stack,
+            path=path / name,
+            full=full,
+            manifest_sha256=member.manifest_sha256,
+        )
         for name, member in record.members.items()
     }
 
 
-def _read_record(path: Path) -> BundleRecord:
+def _read_record(folder: int, path: Path, *, full: bool) -> BundleRecord:
     where = path / BUNDLE_NAME
-    if not os.path.isfile(where):
+    with reading(path):
+        names = os.listdir(folder)
+    if BUNDLE_NAME not in names:
         raise SourceError(
             f"not a bundle: it holds no {BUNDLE_NAME}",
             where=str(path),
             hint="convert --bundle writes one; load_model loads a single canonical directory",
         )
-    with reading(where):
-        text = where.read_bytes()
-    return bundle_record.load(text, where=str(where))
+    text = read_file(folder, where)
+    record = bundle_record.load(text, where=str(where))
+    if full:
+        sums = {f"{name}/{MANIFEST_NAME}": m.manifest_sha256 for name, m in record.members.items()}
+        require_sums(folder, path, {**sums, BUNDLE_NAME: sha256(text)}, BUNDLE_NAME)
+    return record
 
 
-def _check_member(path: Path, name: str, record: BundleRecord) -> list[Finding]:
-    where = path / name / MANIFEST_NAME
-    if not os.path.isfile(where):
-        return [Finding("missing", "a member of the bundle is missing", str(where))]
-    with reading(where):
-        got = sha256(where.read_bytes())
-    expected = record.members[name].manifest_sha256
-    if got == expected:
-        return []
-    return [not_the_member(name, where=str(where), expected=expected, got=got)]
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True

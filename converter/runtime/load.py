@@ -11,32 +11,42 @@ from torch import Tensor, nn
 from converter.errors import MismatchError
 from converter.manifest import Manifest
 from converter.runtime.compare import differences, held_names, stored_names, unsaved_buffers
-from converter.runtime.device import resolve_device
 from converter.runtime.directory import OpenDirectory, opened
 from converter.runtime.networks import build_network
-from converter.runtime.tensors import Check, read_tensors, require_check
+from converter.runtime.tensors import Check, read_tensors, resolve_request
 from converter.torch_dtypes import TORCH_DTYPES
 
 
 def load_tensors(
-    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", check: Check = "header"
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    check: Check = "header",
+    mapped: bool = False,
 ) -> dict[str, Tensor]:
     """Return name → tensor on ``device``, in manifest order, aliases last.
 
-    ``check="header"`` proves names, dtypes, shapes and offsets, and that no file changed while it
-    was read; ``check="full"`` proves the sha256 of every byte too, over the memory that is
-    returned. An alias is the same object as the tensor it stands for. All tensors of a file are
-    views of one allocation: dropping one frees nothing, and ``torch.save`` of one saves them all;
-    ``clone`` those that are to live alone.
+    ``check="header"`` proves names, dtypes, shapes and offsets; an edit of a file while it is read
+    is an error as far as its size and times tell. ``check="full"`` proves the sha256 of every byte
+    too, over the memory that is returned, and the manifest by ``SHA256SUMS``: whatever happens to
+    the directory meanwhile, what is returned is all of one conversion.
+
+    An alias is the same object as the tensor it stands for. All tensors of a file are views of one
+    allocation: dropping one frees nothing, and ``torch.save`` of one saves them all; ``clone``
+    those that are to live alone.
+
+    ``mapped=True``, for the CPU and ``check="header"``, copies nothing: tensors are views of the
+    mapped files, and a byte is read when it is first touched. They may be written to; the files
+    stay as they are. Who writes to a file later may change them, and who cuts it short ends this
+    process at a touch of what is gone: map what is only ever replaced, as ``convert`` does.
 
     Raises SourceError for what is not a canonical directory, MismatchError when its files are not
     what its manifest says or change while they are read, and ExecutionError when the device or
     its memory is not there, before anything is read.
     """
-    require_check(check)
-    target = resolve_device(device)
-    with opened(path) as canonical:
-        return read_tensors(canonical, target, check)
+    target = resolve_request(device, check, mapped=mapped)
+    with opened(path, full=check == "full") as canonical:
+        return read_tensors(canonical, target, check, mapped=mapped)
 
 
 def load_into(
@@ -45,6 +55,7 @@ def load_into(
     *,
     device: str | torch.device = "cpu",
     check: Check = "header",
+    mapped: bool = False,
 ) -> None:
     """Give ``module``, built on any device or on meta, the tensors of a canonical directory.
 
@@ -52,47 +63,44 @@ def load_into(
     and aliases on the other. Parameters are new objects afterwards, as views of one allocation
     per file, so build optimisers later; ``requires_grad`` is kept. Names that the module ties stay
     one parameter, and names that the manifest calls aliases become one. Buffers outside the
-    ``state_dict`` are moved to ``device``.
+    ``state_dict`` are moved to ``device``. ``mapped`` is as for ``load_tensors``.
 
     Raises MismatchError with every difference at once, and the errors of ``load_tensors``; the
     module is then as it was.
     """
-    require_check(check)
-    target = resolve_device(device)
-    with opened(path) as canonical:
-        _fill(module, canonical, target, check)
+    target = resolve_request(device, check, mapped=mapped)
+    with opened(path, full=check == "full") as canonical:
+        _fill(module, canonical, target, check, mapped=mapped)
 
 
 def load_model(
-    path: str | os.PathLike[str], *, device: str | torch.device = "cpu", check: Check = "header"
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    check: Check = "header",
+    mapped: bool = False,
 ) -> nn.Module:
     """Return the network of a canonical directory on ``device``, in eval mode, without gradients.
 
     It is built from the dims of the manifest, and only if it implements all of its conventions;
-    its floating dtypes are those of the files, tensor by tensor.
+    its floating dtypes are those of the files, tensor by tensor. ``mapped`` is as for
+    ``load_tensors``.
 
     Raises UsageError when there is no network for the model, or none of these dims, MismatchError
     when conventions differ, and the errors of ``load_into``.
     """
-    require_check(check)
-    return load_network(path, resolve_device(device), check)
+    target = resolve_request(device, check, mapped=mapped)
+    with opened(path, full=check == "full") as canonical:
+        return load_network(canonical, target, check, mapped=mapped)
 
 
 def load_network(
-    path: str | os.PathLike[str],
-    device: torch.device,
-    check: Check,
-    *,
-    manifest_sha256: str | None = None,
+    canonical: OpenDirectory, device: torch.device, check: Check, *, mapped: bool
 ) -> nn.Module:
-    """Do what ``load_model`` does; ``manifest_sha256`` is that of the only manifest that will do.
-
-    Raises MismatchError for any other.
-    """
-    with opened(path, manifest_sha256=manifest_sha256) as canonical:
-        module = build_network(canonical.manifest.model).eval().requires_grad_(False)
-        _take_dtypes(module, canonical.manifest)
-        _fill(module, canonical, device, check)
+    """Do what ``load_model`` does with a directory that is open."""
+    module = build_network(canonical.manifest.model).eval().requires_grad_(False)
+    _take_dtypes(module, canonical.manifest)
+    _fill(module, canonical, device, check, mapped=mapped)
     return module
 
 
@@ -106,11 +114,18 @@ def _take_dtypes(module: nn.Module, manifest: Manifest) -> None:
                 held.data = held.data.to(dtype)
 
 
-def _fill(module: nn.Module, canonical: OpenDirectory, device: torch.device, check: Check) -> None:
+def _fill(
+    module: nn.Module,
+    canonical: OpenDirectory,
+    device: torch.device,
+    check: Check,
+    *,
+    mapped: bool,
+) -> None:
     findings = differences(module, canonical.manifest, where=str(canonical.path))
     if findings:
         raise MismatchError.of(findings)
-    tensors = read_tensors(canonical, device, check)
+    tensors = read_tensors(canonical, device, check, mapped=mapped)
     buffers = unsaved_buffers(module)
     unique = {id(buffer): buffer for buffer in buffers.values()}
     moved = {key: buffer.to(device) for key, buffer in unique.items()}

@@ -19,15 +19,20 @@ from typing import TypeAlias
 from torch import Tensor
 
 from converter import canonical
+from converter.cores import available_cores
 from converter.errors import MismatchError
 from converter.finding import Finding
 from converter.layout import REWRITTEN
 from converter.manifest import TensorRecord
 from converter.positional import read_at
 from converter.runtime.directory import OpenFile, reading
+from converter.signals import checked
 
 # Small enough to be hashed while still in cache, large enough for a read to be worth its call.
 CHUNK_BYTES = 4 << 20
+# Copying needs a few threads to fill the link to a device; hashing profits from every core.
+_COPYING_READERS = 8
+_HASHING_READERS = 16
 
 Window: TypeAlias = Callable[[Tensor], AbstractContextManager[memoryview]]
 Wait: TypeAlias = Callable[[], object]
@@ -57,7 +62,7 @@ class Unit:
 def plan_units(file: OpenFile, memory: Tensor, *, hashed: bool) -> list[Unit]:
     """Cut the data of ``file``, to be read into ``memory``, into units of work."""
     if hashed:
-        rows = list(_rows(extent for record in file.tensors for extent in _extents(file, record)))
+        rows = list(_rows(extent for record in file.tensors for extent in extents(file, record)))
         bounds = [(row[0].begin, row[-1].end) for row in rows]
     else:
         starts = range(file.data_begin, file.size, CHUNK_BYTES)
@@ -69,7 +74,7 @@ def plan_units(file: OpenFile, memory: Tensor, *, hashed: bool) -> list[Unit]:
     ]
 
 
-def _extents(file: OpenFile, record: TensorRecord) -> Iterator[Extent]:
+def extents(file: OpenFile, record: TensorRecord) -> Iterator[Extent]:
     """Yield what the digests of a tensor cover: its pieces where those are recorded.
 
     The digest of the whole would have to be computed by one thread; the pieces cover every byte,
@@ -106,17 +111,24 @@ def _rows(extents: Iterator[Extent]) -> Iterator[tuple[Extent, ...]]:
         yield tuple(row)
 
 
+def reader_count(*, hashed: bool) -> int:
+    """Return how many threads read best."""
+    return min(available_cores(), _HASHING_READERS if hashed else _COPYING_READERS)
+
+
 def read_units(units: Sequence[Unit], window: Window, *, readers: int) -> list[Finding]:
     """Read all units on ``readers`` threads; return one finding for each tensor that differs.
 
-    The first exception of a thread stops the others and is raised, once all have ended.
+    The first exception of a thread stops the others and is raised, once all have ended. So is a
+    Ctrl-C, between two chunks.
     """
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="converter-reader")
-    try:
-        futures = [pool.submit(_read_unit, unit, window) for unit in units]
-        wait(futures, return_when=FIRST_EXCEPTION)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with checked():
+        pool = ThreadPoolExecutor(readers, thread_name_prefix="converter-reader")
+        try:
+            futures = [pool.submit(_read_unit, unit, window) for unit in units]
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(cancel_futures=True)
     # Units start in order, so that one that failed comes before all that were cancelled.
     first: dict[str | None, Finding] = {}
     for future in futures:

@@ -1,66 +1,78 @@
-"""Read the tensors of an open canonical directory: one allocation per file, views carved last."""
+"""The tensors of an open canonical directory: one block of memory per file, views carved last."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from converter.cores import available_cores
 from converter.errors import ExecutionError, MismatchError, UsageError
 from converter.finding import Finding
-from converter.runtime.device import allocate, windows
+from converter.runtime.device import allocate, resolve_device, windows
 from converter.runtime.directory import OpenDirectory, OpenFile, require_unchanged
-from converter.runtime.read import plan_units, read_units
+from converter.runtime.mapped import map_file, require_mappable
+from converter.runtime.read import plan_units, read_units, reader_count
+from converter.runtime.views import carve
 from converter.torch_dtypes import TORCH_DTYPES
 
 Check: TypeAlias = Literal["header", "full"]
 
-# Copying needs a few threads to fill the link to a device; hashing profits from every core.
-_COPYING_READERS = 8
-_HASHING_READERS = 16
-
 
 # A tensor made in inference mode could not be filled by threads, which do not inherit the mode.
 @torch.inference_mode(mode=False)
-def read_tensors(canonical: OpenDirectory, device: torch.device, check: Check) -> dict[str, Tensor]:
+def read_tensors(
+    canonical: OpenDirectory, device: torch.device, check: Check, *, mapped: bool
+) -> dict[str, Tensor]:
     """Return name → tensor on ``device``: those stored, in manifest order, then the aliases.
 
-    Nothing is returned before all of it is read and, with ``check="full"``, proven: the bytes
-    hashed are the bytes returned.
+    Unless they are ``mapped``, nothing is returned before all of it is read and, with
+    ``check="full"``, proven: the bytes hashed are the bytes returned.
     """
     _require_dtypes(canonical)
     files = canonical.files
+    memories = [map_file(file) for file in files] if mapped else _read(files, device, check)
+    if check == "header":  # proven bytes are right, whatever became of their file
+        for file in files:
+            require_unchanged(file)
+    views: dict[str, Tensor] = {}
+    for file, memory in zip(files, memories, strict=True):
+        views |= carve(file, memory)
+    tensors = {record.name: views[record.name] for record in canonical.manifest.tensors}
+    aliases = canonical.manifest.aliases
+    return tensors | {alias: tensors[name] for alias, name in aliases.items()}
+
+
+def _read(files: Sequence[OpenFile], device: torch.device, check: Check) -> list[Tensor]:
     memories = allocate(device, [file.data_bytes for file in files])
     units = [
         unit
         for file, memory in zip(files, memories, strict=True)
         for unit in plan_units(file, memory, hashed=check == "full")
     ]
-    readers = min(available_cores(), _HASHING_READERS if check == "full" else _COPYING_READERS)
+    readers = reader_count(hashed=check == "full")
     data_bytes = sum(file.data_bytes for file in files)
     with windows(device, readers=readers, data_bytes=data_bytes) as window:
         findings = read_units(units, window, readers=readers)
-    for file in files:
-        require_unchanged(file)
     if findings:
+        for file in files:  # that it was written to meanwhile explains what differs
+            require_unchanged(file)
         raise MismatchError.of(findings)
-    views = {
-        name: view
-        for file, memory in zip(files, memories, strict=True)
-        for name, view in _carve(file, memory)
-    }
-    tensors = {record.name: views[record.name] for record in canonical.manifest.tensors}
-    aliases = canonical.manifest.aliases
-    return tensors | {alias: tensors[name] for alias, name in aliases.items()}
+    return memories
 
 
-def require_check(check: str) -> None:
-    """Raise UsageError for a word that is no check."""
+def resolve_request(device: str | torch.device, check: str, *, mapped: bool) -> torch.device:
+    """Return the device that is asked, as ``resolve_device`` does.
+
+    Raises UsageError too for an unknown check, and for a mapping that cannot be had.
+    """
     if check not in get_args(Check):
         raise UsageError(f"unknown check {check!r}", expected="'header' or 'full'")
+    target = resolve_device(device)
+    if mapped:
+        require_mappable(target, check)
+    return target
 
 
 def _require_dtypes(canonical: OpenDirectory) -> None:
@@ -71,11 +83,3 @@ def _require_dtypes(canonical: OpenDirectory) -> None:
     ]
     if findings:
         raise ExecutionError.of(findings)
-
-
-def _carve(file: OpenFile, memory: Tensor) -> Iterator[tuple[str, Tensor]]:
-    for record in file.tensors:
-        # An empty tensor lies after the odd ones, where no view of a wider dtype may begin.
-        begin = record.offset - file.data_begin if record.size else 0
-        data = memory[begin : begin + record.size]
-        yield record.name, data.view(TORCH_DTYPES[record.dtype]).view(record.shape)

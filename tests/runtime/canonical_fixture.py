@@ -38,8 +38,7 @@ def write_canonical(
         records |= {record.name: record for record in placed}
         files.append(FileRecord(file.name, file.stat().st_size, _sha256(file.read_bytes()), header))
     ordered = tuple(records[name] for name in tensors)
-    text = manifest.dump(_manifest(model, tuple(files), ordered, aliases or {}))
-    (path / canonical.MANIFEST_NAME).write_bytes(text)
+    _write_texts(path, _manifest(model, tuple(files), ordered, aliases or {}))
     return path
 
 
@@ -49,8 +48,8 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def edit_manifest(path: Path, change: Callable[[Manifest], Manifest]) -> None:
-    """Rewrite the manifest of a directory."""
-    (path / canonical.MANIFEST_NAME).write_bytes(manifest.dump(change(read_manifest(path))))
+    """Rewrite the manifest of a directory, and what vouches for it."""
+    _write_texts(path, change(read_manifest(path)))
 
 
 def flip(file: Path, position: int) -> None:
@@ -90,6 +89,14 @@ def assert_same_bytes(got: Mapping[str, Tensor], expected: Mapping[str, Tensor])
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _write_texts(path: Path, described: Manifest) -> None:
+    text = manifest.dump(described)
+    (path / canonical.MANIFEST_NAME).write_bytes(text)
+    sums = {record.name: record.sha256 for record in described.files}
+    sums[canonical.MANIFEST_NAME] = _sha256(text)
+    (path / canonical.SUMS_NAME).write_bytes(canonical.encode_sums(sums))
 
 
 def _sha256(data: bytes) -> str:

@@ -51,6 +51,13 @@ def test_a_network_is_built_from_the_manifest_for_inference(
     torch.testing.assert_close(model(torch.ones(2, 4)), expected)
 
 
+def test_a_network_is_mapped_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.runtime.tensors.read_units", None)
+    model = load_model(write(tmp_path, {"norm": "none", "scale": 1.0}), mapped=True)
+    expected = torch.ones(2, 4) @ STATE["weight"].T + STATE["bias"]
+    torch.testing.assert_close(model(torch.ones(2, 4)), expected)
+
+
 def test_a_model_without_network_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
     path = write_canonical(tmp_path / "toy", STATE, model=replace(TOY, name="nobody"))
     with pytest.raises(UsageError) as caught:

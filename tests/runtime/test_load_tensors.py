@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from canonical_fixture import (
 )
 
 from converter import canonical
-from converter.errors import ExecutionError, MismatchError, UsageError
+from converter.canonical import MANIFEST_NAME, SUMS_NAME, WEIGHTS_NAME
+from converter.errors import (
+    ConverterError,
+    ExecutionError,
+    MismatchError,
+    SourceError,
+    UsageError,
+)
 from converter.manifest import Manifest
 from converter.runtime import Check, load_tensors
 from converter.torch_dtypes import TORCH_DTYPES
@@ -131,6 +139,70 @@ def test_pieces_that_do_not_cover_their_tensor_are_refused(tmp_path: Path) -> No
     edit_manifest(path, drop_last_piece)
     with pytest.raises(MismatchError, match="pieces"):
         load_tensors(path, check="full")
+
+
+def test_a_changed_byte_of_the_manifest_is_found_when_all_bytes_are_checked(
+    tmp_path: Path,
+) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    text = (path / MANIFEST_NAME).read_bytes()
+    (path / MANIFEST_NAME).write_bytes(text.replace(b'"scale": 2', b'"scale": 3'))
+    load_tensors(path)
+    with pytest.raises(MismatchError, match="not the file that SHA256SUMS was written with"):
+        load_tensors(path, check="full")
+    (path / MANIFEST_NAME).write_bytes(text)
+    load_tensors(path, check="full")
+
+
+@pytest.mark.parametrize("name", [MANIFEST_NAME, SUMS_NAME, WEIGHTS_NAME])
+def test_a_changed_byte_anywhere_in_any_file_is_found_when_all_bytes_are_checked(
+    tmp_path: Path, name: str
+) -> None:
+    tensors = {"a": torch.zeros(4), "b": torch.ones(3, dtype=torch.uint8)}
+    path = write_canonical(tmp_path / "toy", tensors, aliases={"c": "a"})
+    for position in range(0, (path / name).stat().st_size, 3):
+        flip(path / name, position)
+        with pytest.raises(ConverterError) as caught:
+            load_tensors(path, check="full")
+        assert caught.value.exit_code in (4, 7)
+        flip(path / name, position)
+    load_tensors(path, check="full")
+
+
+def test_what_vouches_for_the_manifest_must_be_there_when_all_bytes_are_checked(
+    tmp_path: Path,
+) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    (path / SUMS_NAME).unlink()
+    load_tensors(path)
+    with pytest.raises(MismatchError, match=f"{SUMS_NAME}: the file is missing"):
+        load_tensors(path, check="full")
+
+
+def test_a_manifest_that_is_longer_than_any_is_refused_unread(tmp_path: Path) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    os.truncate(path / MANIFEST_NAME, 1 << 40)
+    with pytest.raises(SourceError, match="too large a file"):
+        load_tensors(path)
+
+
+def test_a_manifest_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    fstat = os.fstat
+    calls: list[int] = []
+
+    def editing(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        calls.append(descriptor)
+        if len(calls) == 2:  # the first proves that it is a regular file
+            flip(path / MANIFEST_NAME, 100)
+        return status
+
+    monkeypatch.setattr(os, "fstat", editing)
+    with pytest.raises(MismatchError, match=f"{MANIFEST_NAME}: the file changed while it was read"):
+        load_tensors(path)
 
 
 def test_a_dtype_that_torch_does_not_have_is_refused(

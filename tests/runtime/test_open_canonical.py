@@ -83,7 +83,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(path: Path, name: str) -> None
 
 def test_a_missing_file_is_named(path: Path) -> None:
     (path / WEIGHTS_NAME).unlink()
-    with pytest.raises(MismatchError, match=rf"{WEIGHTS_NAME}: a file of the manifest is missing"):
+    with pytest.raises(MismatchError, match=rf"{WEIGHTS_NAME}: the file is missing"):
         open_canonical(path)
 
 
@@ -171,10 +171,17 @@ def test_an_alias_of_nothing_is_refused(path: Path) -> None:
         open_canonical(path)
 
 
-def test_weights_files_of_other_names_are_refused(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../other.safetensors", "not a manifest, at files / 0 / name"),
+        ("model-00001-of-00002.safetensors", "does not list the weights files"),
+    ],
+)
+def test_weights_files_of_other_names_are_refused(path: Path, name: str, words: str) -> None:
     def rename(manifest: Manifest) -> Manifest:
-        return replace(manifest, files=(replace(manifest.files[0], name="../other.safetensors"),))
+        return replace(manifest, files=(replace(manifest.files[0], name=name),))
 
     edit_manifest(path, rename)
-    with pytest.raises(SourceError, match="does not list the weights files"):
+    with pytest.raises(SourceError, match=words):
         open_canonical(path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,12 @@ import torch
 from canonical_fixture import assert_same_bytes, every_dtype, flip, write_canonical
 from torch import Tensor
 
-from converter.canonical import WEIGHTS_NAME
+from converter.canonical import MANIFEST_NAME, SUMS_NAME, WEIGHTS_NAME
 from converter.errors import ConverterError, MismatchError, SourceError
 from converter.layout import layouts
 from converter.positional import WriteBuffer, read_at
-from converter.runtime import Check, load_tensors
+from converter.publish import exchange
+from converter.runtime import Check, directory, load_tensors
 from converter.runtime.directory import opened
 from converter.runtime.read import CHUNK_BYTES, Wait, Window, plan_units, ring
 
@@ -136,7 +138,7 @@ def test_an_error_in_one_reader_stops_the_others_and_is_raised_once(
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("swap", ["edit", "replace", "truncate"])
+@pytest.mark.parametrize("swap", ["edit", "truncate"])
 def test_a_file_that_changes_under_a_load_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str, check: Check
 ) -> None:
@@ -149,8 +151,6 @@ def test_a_file_that_changes_under_a_load_is_an_error(
         if len(calls) == 5:
             if swap == "edit":
                 (path / WEIGHTS_NAME).write_bytes((other / WEIGHTS_NAME).read_bytes())
-            elif swap == "replace":
-                (other / WEIGHTS_NAME).replace(path / WEIGHTS_NAME)
             else:
                 os.truncate(path / WEIGHTS_NAME, 4200)
         read_at(fd, buffer, position)
@@ -158,6 +158,43 @@ def test_a_file_that_changes_under_a_load_is_an_error(
     monkeypatch.setattr(READ_AT, swapping)
     with pytest.raises(MismatchError, match="while it was read"):
         load_tensors(path, check=check)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("act", [os.remove, shutil.rmtree])
+def test_what_is_removed_under_a_load_is_loaded_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], check: Check
+) -> None:
+    tensors = {f"t{i}": torch.full((64,), float(i)) for i in range(20)}
+    path = write_canonical(tmp_path / "toy", tensors)
+    calls: list[int] = []
+
+    def removing(fd: int, buffer: WriteBuffer, position: int) -> None:
+        calls.append(position)
+        if len(calls) == 5:
+            act(path / WEIGHTS_NAME if act is os.remove else path)
+        read_at(fd, buffer, position)
+
+    monkeypatch.setattr(READ_AT, removing)
+    assert_same_bytes(load_tensors(path, check=check), tensors)
+    assert len(calls) > 5
+
+
+def test_proven_bytes_are_right_whatever_is_done_to_their_file_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {f"t{i}": torch.full((64,), float(i)) for i in range(20)}
+    path = write_canonical(tmp_path / "toy", tensors)
+
+    def touching(fd: int, buffer: WriteBuffer, position: int) -> None:
+        read_at(fd, buffer, position)
+        os.utime(path / WEIGHTS_NAME, ns=(0, 0))
+
+    monkeypatch.setattr(READ_AT, touching)
+    assert_same_bytes(load_tensors(path, check="full"), tensors)
+    os.utime(path / WEIGHTS_NAME)
+    with pytest.raises(MismatchError, match="changed while it was read"):
+        load_tensors(path, check="header")
 
 
 def test_a_file_that_is_edited_all_the_time_is_loaded_as_it_was_written_or_not_at_all(
@@ -196,6 +233,57 @@ def test_a_file_that_is_edited_all_the_time_is_loaded_as_it_was_written_or_not_a
         editor.join()
     assert loaded + refused == 60
     assert refused > 0
+
+
+def test_weights_that_are_not_those_of_the_manifest_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(200)})
+    other = write_canonical(tmp_path / "new", {"a": torch.ones(200)})
+
+    def swapping(*arguments: Any) -> Any:
+        (other / WEIGHTS_NAME).replace(path / WEIGHTS_NAME)
+        return layouts(*arguments)
+
+    monkeypatch.setattr("converter.runtime.directory.layouts", swapping)
+    with pytest.raises(MismatchError, match="the bytes are not those that were written"):
+        load_tensors(path, check="full")
+    monkeypatch.undo()
+    for name in (MANIFEST_NAME, SUMS_NAME):
+        (other / name).replace(path / name)
+    load_tensors(path, check="full")
+
+
+@pytest.mark.parametrize("files_left", range(4))
+def test_a_tree_that_is_taken_away_while_it_is_opened_gives_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_left: int
+) -> None:
+    old, new = ({"a": torch.full((200,), value), "b": torch.zeros(5)} for value in (0.0, 1.0))
+    path = write_canonical(tmp_path / "toy", old, shards=["a", "b"])
+    other = write_canonical(tmp_path / "new", new, shards=["a", "b"])
+    original = directory._open_file
+    opened: list[str] = []
+
+    def exchanging(folder: int, file: Path) -> int:
+        opened.append(file.name)
+        if len(opened) == files_left + 1:
+            exchange(other, path)
+            shutil.rmtree(other)
+        return original(folder, file)
+
+    monkeypatch.setattr(directory, "_open_file", exchanging)
+    assert_same_bytes(load_tensors(path, check="full"), new)
+    assert not other.exists()
+
+
+def test_a_path_where_every_tree_is_taken_away_at_once_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    (path / WEIGHTS_NAME).unlink()
+    monkeypatch.setattr(directory, "_is_at", lambda folder, path: False)
+    with pytest.raises(MismatchError, match="the file is missing"):
+        load_tensors(path)
 
 
 @pytest.mark.parametrize("moment", ["converter.runtime.directory.layouts", READ_AT])
