@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from converter import __version__
-from converter.cli_answer import progress_bar, reports
+from converter.cli_answer import answered_as_json, progress_bar, reports, wants_json
+from converter.cli_import import import_
 from converter.cli_options import (
     BUNDLE,
+    EXECUTOR,
     FILE,
     JOBS,
     LAYOUT,
@@ -23,8 +27,9 @@ from converter.cli_options import (
     chosen_bundle,
     chosen_rules,
 )
-from converter.errors import SourceError
-from converter.finding import Finding, closest
+from converter.cli_sign import sign
+from converter.cli_verify import verify
+from converter.finding import closest
 
 if TYPE_CHECKING:
     from converter.report import Report
@@ -42,11 +47,29 @@ class _DefaultGroup(click.Group):
             args = ["convert", *args]
         return super().parse_args(ctx, args)
 
-    def main(self, *args: Any, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
                 stream.reconfigure(errors="backslashreplace")
-        return super().main(*args, **extra)
+        with _fewer_collections():
+            if not wants_json(sys.argv[1:] if args is None else args):
+                return super().main(args, *rest, **extra)
+            with answered_as_json():
+                sys.exit(super().main(args, *rest, **{**extra, "standalone_mode": False}))
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Let the garbage collector look less often: plans are large, and hold no garbage.
+
+    Measured: it took a third of the time of a plan of 100,000 tensors.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(50_000_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @click.group(
@@ -72,6 +95,7 @@ def main() -> None:
 @LAYOUT
 @BUNDLE
 @JOBS
+@EXECUTOR
 @click.option("--overwrite", is_flag=True, help="Replace the canonical directory OUT, at once.")
 @QUIET
 @reports
@@ -89,7 +113,8 @@ def convert(
     """
     from converter import api, report, report_bundle
 
-    running = {key: options.pop(key) for key in ("jobs", "overwrite")}
+    named = ("jobs", "executor", "ray_address", "overwrite")
+    running = {key: options.pop(key) for key in named}
     with progress_bar("converting", quiet=quiet) as progress:
         if bundle is not None:
             chosen = chosen_bundle(bundle, options)
@@ -128,35 +153,6 @@ def plan(source: Path, bundle: str | None, table: bool, whole: bool, **options: 
     return report.of_plan(made, table=table, whole=whole)
 
 
-@main.command(epilog="Example:  convert verify converted/dit")
-@click.argument("directories", type=FILE, nargs=-1, required=True)
-@click.option(
-    "--level",
-    type=click.Choice(["header", "full"]),
-    default="full",
-    show_default=True,
-    help="Leave the data of tensors unread, or hash every byte.",
-)
-@JOBS
-@QUIET
-@reports
-def verify(directories: tuple[Path, ...], level: Any, jobs: int | None, quiet: bool) -> Report:
-    """Check canonical DIRECTORIES against their manifests; exit 7 when a byte differs."""
-    from converter import api, report
-
-    checked = []
-    failed: list[Finding] = []
-    for directory in directories:
-        try:
-            with progress_bar("verifying", quiet=quiet) as progress:
-                checked.append(api.verify(directory, level=level, jobs=jobs, progress=progress))
-        except SourceError as error:
-            failed += error.findings
-    answer = report.of_verification(checked)
-    code = answer.exit_code or (SourceError.exit_code if failed else 0)
-    return replace(answer, findings=(*answer.findings, *failed), exit_code=code)
-
-
 @main.command(epilog="Example:  convert lint my_model.yaml")
 @click.argument("files", type=FILE, nargs=-1)
 @reports
@@ -192,3 +188,8 @@ def models(name: str | None) -> Report:
         if bundle.bundle == name:
             return report_bundle.of_bundle_file(bundle)
     return report.of_model(api.model(name))
+
+
+main.add_command(import_)
+main.add_command(sign)
+main.add_command(verify)

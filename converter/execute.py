@@ -38,26 +38,21 @@ def execute(
     *,
     jobs: int,
     progress: Progress,
-    bindings: Sequence[Binding] | None = None,
 ) -> dict[str, Written]:
-    """Make the targets of ``bindings`` and pass their bytes to ``write``; return what was written.
+    """Make every canonical tensor and pass its bytes to ``write``; return what was written.
 
-    Without ``bindings`` all are made, and what the rule file says of dropped tensors is proven.
+    What the rule file says of dropped tensors is proven, too.
     ``write(name, begin, data)`` is called for a target from one thread, in order, and from several
     threads for different ones; ``progress`` is told the bytes written, as they are, and those of
     all targets. Raises ValueRefusedError with all findings when values are refused, and whatever
     ``source`` and ``write`` raise.
     """
     worker = _Worker(plan, source, write, progress)
-    to_prove = [] if bindings is not None else [d for d in plan.dropped if d.expect]
     written: dict[str, Written] = {}
     findings: list[Finding] = []
     with _pool(jobs) as pool:
-        proofs = [pool.submit(worker.prove, dropped) for dropped in to_prove]
-        made = [
-            pool.submit(worker.make, binding)
-            for binding in (plan.bindings if bindings is None else bindings)
-        ]
+        proofs = [pool.submit(worker.prove, dropped) for dropped in plan.dropped if dropped.expect]
+        made = [pool.submit(worker.make, binding) for binding in plan.bindings]
         for future in proofs:
             _gather(future, findings)
         for targets in made:

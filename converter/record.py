@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +50,9 @@ def describe(
 
     ``data_starts`` is where the data of each file begins, in bytes.
     """
+    # Imported here because it takes long, and most commands describe nothing.
+    from importlib.metadata import version
+
     tensors = tuple(_tensor_records(plan, written, data_starts))
     return Manifest(
         tool=ToolRecord("checkpoint-converter", __version__, version("numpy")),

@@ -6,38 +6,51 @@ The JSON has one envelope for every command; its schema is ``schemas/report.sche
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from converter.describe import Description
+from converter.digest import sha256
 from converter.finding import Finding, printable
 from converter.fold import fold_names, skeleton
-from converter.manifest import Scalar, Totals
+from converter.manifest import Scalar, Totals, dump
 from converter.plan import Binding, Plan
 from converter.rules.expression import Expression
 from converter.rules.rule_file import RuleFile
 from converter.spec import TensorSpec
 from converter.steps.step import Step, step_parameters
-from converter.verify import Verification
 
 if TYPE_CHECKING:
     from converter.conversion import Conversion
 
 _SHOWN = 3
+_WIDEST_COLUMN = 200  # a cell beyond it moves the rest of its own row alone
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+Details: TypeAlias = Mapping[str, object] | Callable[[], Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer of one command: text, the same as data, and what was found."""
+    """The answer of one command: text, the same as data, and what was found.
+
+    Details may be what makes them, since those of many tensors take longer than the rest.
+    """
 
     command: str
     text: str
-    result: Mapping[str, object] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     exit_code: int = 0
+
+    @property
+    def result(self) -> Mapping[str, object]:
+        """The answer as data."""
+        return self.details() if callable(self.details) else self.details
 
     def as_json(self) -> str:
         """Return the report as ASCII JSON on one line."""
@@ -68,20 +81,23 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
     text = "\n".join([_title(plan), *_slots(rows)])
     if table:
         text += "\n\n" + columns(_table(plan, whole=whole))
-    result = {
+    return Report("plan", text, partial(_plan_json, plan))
+
+
+def _plan_json(plan: Plan) -> dict[str, object]:
+    return {
         "model": plan.rule_file.model,
         "variant": list(plan.settings.variant),
         "dims": plan.settings.dims,
         "used": plan.used,
         "dropped": [{"name": d.name, "because": d.because} for d in plan.dropped],
         "out_of_scope": plan.out_of_scope,
-        "totals": asdict(_totals(targets)),
+        "totals": asdict(_totals(plan.targets)),
         "files": [shard.file for shard in plan.shards],
         "aliases": dict(plan.aliases),
         "stand_ins": [{"name": name, "value": value} for name, value, _ in plan.standing_in],
         "bindings": [_binding_json(binding) for binding in plan.bindings],
     }
-    return Report("plan", text, result)
 
 
 def of_conversion(conversion: Conversion) -> Report:
@@ -96,6 +112,7 @@ def of_conversion(conversion: Conversion) -> Report:
         ("made", f"{amount(manifest.totals)} {_dtypes(plan.targets)}"),
         ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
+        ("manifest", f"sha256 {sha256(dump(manifest))}"),
         ("content", f"sha256 {manifest.content_sha256}"),
         *(
             ("stand-in", line)
@@ -112,44 +129,12 @@ def of_conversion(conversion: Conversion) -> Report:
         "out_of_scope": plan.out_of_scope,
         "totals": asdict(manifest.totals),
         "files": [asdict(file) for file in manifest.files],
+        "manifest_sha256": sha256(dump(manifest)),
         "content_sha256": manifest.content_sha256,
         "seconds": round(conversion.seconds, 3),
     }
     text = "\n".join([_title(plan), *_slots(rows)])
     return Report("convert", text, result, conversion.warnings)
-
-
-def of_verification(verifications: Sequence[Verification]) -> Report:
-    """Report the check of some directories; exit code 7 when one does not hold."""
-    lines, results = [], []
-    for verification in (one for check in verifications for one in (*check.members, check)):
-        manifest = verification.manifest
-        lines.append(printable(f"{verification.directory}: {_checked(verification)}"))
-        results.append(
-            {
-                "directory": str(verification.directory),
-                "holds": verification.holds,
-                "model": None if manifest is None else manifest.model.name,
-                "content_sha256": None if manifest is None else manifest.content_sha256,
-                "data_bytes": verification.data_bytes,
-            }
-        )
-    findings = tuple(finding for verification in verifications for finding in verification.findings)
-    exit_code = 7 if findings else 0
-    return Report("verify", "\n".join(lines), {"directories": results}, findings, exit_code)
-
-
-def _checked(verification: Verification) -> str:
-    manifest, count = verification.manifest, len(verification.members)
-    if manifest is None and not count:
-        return "no manifest that can be read"
-    what = f"bundle of {counted(count, 'member')}"
-    if manifest is not None:
-        what = f"{manifest.model.name}, {amount(manifest.totals)}"
-    size = verification.data_bytes
-    read = f"{size_text(size)} of data checked" if size else "no data read"
-    found = verification.findings
-    return f"{what}; {read}: {counted(len(found), 'difference') if found else 'holds'}"
 
 
 def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
@@ -218,7 +203,8 @@ def of_model(rule_file: RuleFile) -> Report:
 def columns(rows: Iterable[Sequence[str]]) -> str:
     """Return rows of text with their columns aligned, and nothing cut off."""
     lines = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = zip(*lines, strict=True)
+    widths = [min(max(map(len, column)), _WIDEST_COLUMN) for column in cells]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines

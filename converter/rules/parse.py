@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from converter.errors import RuleError
-from converter.finding import Finding
-from converter.rules import expression, names, strict_yaml, structure, template
+from converter.finding import Finding, first_few
+from converter.rules import expression, names, strict_yaml, template
 from converter.rules.expression import Expression
 from converter.rules.rule_file import (
     Alias,
@@ -63,12 +63,15 @@ def load(path: Path) -> RuleFile:
 def parse(text: bytes, name: str) -> RuleFile:
     """Parse the text of a rule file; ``name`` stands for the file in errors. Raises RuleError."""
     document = strict_yaml.parse(text, name)
+    # Imported here because jsonschema takes long, and some commands read no rules.
+    from converter.rules import structure
+
     findings = structure.check(document, "rules")
     if findings:
         raise RuleError.of(findings)
     builder = _Builder(document, [])
     rule_file = builder.rule_file(hashlib.sha256(text).hexdigest())
-    findings = [*builder.findings, *names.check(rule_file, document)]
+    findings = first_few([*builder.findings, *names.check(rule_file, document)], name)
     if findings:
         raise RuleError.of(findings)
     return rule_file
