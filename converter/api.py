@@ -10,27 +10,31 @@ Each raises the exceptions of ``converter.errors``; their exit codes are those o
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from converter import bundle as bundling
 from converter import describe as describing
-from converter import resources
-from converter import verify as verifying
+from converter import resources, signing
+from converter.api_import import import_bundle as import_bundle
+from converter.api_import import import_checkpoint as import_checkpoint
+from converter.api_verify import PathLike
+from converter.api_verify import verify as verify
+from converter.api_verify import verify_all as verify_all
+from converter.api_verify import verify_source as verify_source
 from converter.bind import bind
 from converter.bundle import BundleConversion, BundlePlan
 from converter.bundle_members import lint_bundle
-from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import parse_size
-from converter.cores import available_cores
+from converter.cores import workers
 from converter.describe import Description
-from converter.errors import ExecutionError, PlanError, RuleError, UsageError
+from converter.errors import RuleError, UsageError
 from converter.finding import Finding, closest
 from converter.manifest import Dim
+from converter.needed import require_numpy
 from converter.plan import Plan
 from converter.progress import Progress
 from converter.rules import bundle_file as bundle_files
@@ -38,18 +42,16 @@ from converter.rules import lint as linting
 from converter.rules import parse
 from converter.rules.bundle_file import BundleFile
 from converter.rules.rule_file import RuleFile
-from converter.rules.settings import Settings, choices, resolve
+from converter.rules.settings import Settings, resolve
+from converter.signing import Signed
 from converter.source import open_source
 from converter.spec import Header
 from converter.steps.dtypes import FLOATS
-from converter.verify import Level, Verification
-from converter.verify_bundle import verify_bundle
 
 if TYPE_CHECKING:
-    from converter.conversion import Conversion
+    from converter.conversion import Conversion, Executor
 
-
-PathLike = str | os.PathLike[str]
+EXECUTORS = ("local", "ray")
 
 
 class Rules(TypedDict, total=False):
@@ -76,6 +78,8 @@ def convert(
     dtype: str | None = None,
     max_shard_size: str | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
     **rules: Unpack[Rules],
@@ -83,18 +87,28 @@ def convert(
     """Convert a checkpoint into the canonical directory ``out``, complete or not at all.
 
     ``dtype`` is a safetensors dtype for every floating tensor; ``max_shard_size`` is text such as
-    ``5GB``; ``jobs`` is the number of workers, by default one per core. Raises any ConverterError.
+    ``5GB``; ``jobs`` is the number of workers, by default one per core. ``executor`` is ``local``,
+    or ``ray``: then each output file is a task of the cluster at ``ray_address``, by default that
+    of RAY_ADDRESS or else a local one, and has ``jobs`` workers, by default one. Raises any
+    ConverterError.
     """
-    _require_torch()
+    require_numpy("a conversion")
     from converter.conversion import carry_out
 
+    chosen = _executor(executor, ray_address, jobs)
     make_plan = _binder(dtype, max_shard_size, rules)
     with open_source(source) as opened:
-        made = make_plan(opened.header)
-        workers = _workers(jobs)
-        return carry_out(
-            made, opened, Path(out), jobs=workers, overwrite=overwrite, progress=progress
+        conversion = carry_out(
+            make_plan(opened.header),
+            opened,
+            Path(out),
+            jobs=chosen.jobs,
+            overwrite=overwrite,
+            progress=progress,
+            executor=chosen.executor,
         )
+    noticed = chosen.notice([conversion.plan])
+    return replace(conversion, warnings=(*conversion.warnings, *noticed))
 
 
 def plan(
@@ -122,21 +136,30 @@ def convert_bundle(
     dims: Mapping[str, Mapping[str, Dim]] | None = None,
     source_prefixes: Mapping[str, str] | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    ray_address: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> BundleConversion:
     """Convert every member of a bundle from the sources below ``folder``, all or nothing.
 
     ``bundle`` is the name of one that comes with this package, or the path of a ``.yaml``;
-    ``dims`` overrides dims by member, ``source_prefixes`` the prefix of a source's names. Raises
-    any ConverterError.
+    ``dims`` overrides dims by member, ``source_prefixes`` the prefix of a source's names. The rest
+    is as for ``convert``. Raises any ConverterError.
     """
-    _require_torch()
+    require_numpy("a conversion")
+    chosen = _executor(executor, ray_address, jobs)
     with _planned(bundle, folder, dims, source_prefixes) as made:
-        workers = _workers(jobs)
-        return bundling.carry_out(
-            made, Path(out), jobs=workers, overwrite=overwrite, progress=progress
+        conversion = bundling.carry_out(
+            made,
+            Path(out),
+            jobs=chosen.jobs,
+            overwrite=overwrite,
+            progress=progress,
+            executor=chosen.executor,
         )
+    noticed = chosen.notice(made.plans.values())
+    return replace(conversion, warnings=(*conversion.warnings, *noticed))
 
 
 def plan_bundle(
@@ -165,21 +188,29 @@ def _planned(
     )
 
 
-def verify(
+def sign(
     directory: PathLike,
+    private_key: PathLike,
     *,
-    level: Level = "full",
+    password: str | None = None,
+    overwrite: bool = False,
     jobs: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> Verification:
-    """Check a canonical directory, or a bundle of them; differences are in the result.
+) -> Signed:
+    """Verify a canonical directory, or a bundle, and write its signature, ``model.sig``, into it.
 
-    ``level="header"`` leaves the data of tensors unread. Raises SourceError when there is no such
-    directory, UsageError when there is no such level.
+    ``private_key`` is an elliptic-curve key in PEM, ``password`` what it is encrypted with;
+    ``overwrite`` replaces a signature that is there. Raises MismatchError when the directory does
+    not hold, UsageError for a key that cannot be used, SourceError, and ExecutionError.
     """
-    path = Path(directory)
-    check = verify_bundle if os.path.exists(path / BUNDLE_NAME) else verifying.verify
-    return check(path, level=level, jobs=_workers(jobs), progress=progress)
+    return signing.sign(
+        Path(directory),
+        private_key=Path(private_key),
+        password=password,
+        overwrite=overwrite,
+        jobs=workers(jobs),
+        check=functools.partial(verify, jobs=jobs, progress=progress),
+    )
 
 
 def lint(rules: PathLike) -> tuple[Finding, ...]:
@@ -189,17 +220,10 @@ def lint(rules: PathLike) -> tuple[Finding, ...]:
     """
     if bundle_files.is_bundle(Path(rules)):
         return lint_bundle(Path(rules))
-    found: list[Finding] = []
     try:
-        rule_file = parse.load(Path(rules))
+        return linting.lint_variants(parse.load(Path(rules)))
     except RuleError as error:
         return error.findings
-    for variant in choices(rule_file):
-        try:
-            found += linting.lint(rule_file, resolve(rule_file, variant=variant))
-        except (RuleError, PlanError, UsageError) as error:
-            found += error.findings
-    return tuple(dict.fromkeys(found))
 
 
 def inspect(source: PathLike) -> Description:
@@ -231,6 +255,33 @@ def bundle_paths() -> tuple[Path, ...]:
 def bundles() -> list[BundleFile]:
     """Return the bundle files that come with this package."""
     return [bundle_files.load(path) for path in bundle_paths()]
+
+
+class _Chosen(NamedTuple):
+    """Who makes the files of a conversion, each with how many workers, and what to say of that."""
+
+    executor: Executor
+    jobs: int
+    notice: Callable[[Iterable[Plan]], Sequence[Finding]]
+
+
+def _executor(name: str, ray_address: str | None, jobs: int | None) -> _Chosen:
+    from converter.conversion import in_this_process
+
+    if name == "ray":
+        from converter.ray_cluster import require_ray
+        from converter.ray_executor import on_ray, too_few_files
+
+        require_ray()
+        jobs = workers(1 if jobs is None else jobs)
+        return _Chosen(functools.partial(on_ray, ray_address, jobs), jobs, too_few_files)
+    if name != "local":
+        raise UsageError(
+            f"there is no executor {name!r}", expected=f"one of {', '.join(EXECUTORS)}"
+        )
+    if ray_address is not None:
+        raise UsageError("an address of Ray without its executor", hint="give --executor ray too")
+    return _Chosen(in_this_process, workers(jobs), lambda plans: ())
 
 
 def _binder(
@@ -267,21 +318,6 @@ def _resolved(rules: Rules) -> tuple[RuleFile, Settings]:
         source_prefix=rules.get("source_prefix", ""),
     )
     return rule_file, settings
-
-
-def _workers(jobs: int | None) -> int:
-    if jobs is not None and jobs < 1:
-        raise UsageError("the number of workers", expected="1 or more", got=str(jobs))
-    return jobs or available_cores()
-
-
-def _require_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise ExecutionError(
-            "a conversion needs torch, which is not installed",
-            code="torch",
-            hint="pip install torch; inspect, plan, lint, models and verify work without it",
-        )
 
 
 def _float_dtype(name: str) -> str:

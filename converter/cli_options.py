@@ -83,12 +83,12 @@ EXECUTOR = _options(
         "--executor",
         type=click.Choice(["local", "ray"]),
         default="local",
-        help="Who converts: this process, or workers of Ray, an output file and --jobs cores each.",
+        help="Who converts: this process, or Ray, a task of --jobs cores for each output file.",
     ),
     click.option(
         "--ray-address",
         metavar="ADDRESS",
-        help="A cluster, as HOST:PORT or auto; else RAY_ADDRESS, else one of this machine's cores.",
+        help="The cluster, as HOST:PORT, auto or local; else RAY_ADDRESS says it, or else local.",
     ),
 )
 QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")

@@ -73,7 +73,7 @@ def connected(address: str | None, *, cores: int) -> Iterator[Any]:
             "not an address of Ray that a conversion can be spread from",
             expected="HOST:PORT, auto or local",
             got=address,
-            hint="run it on a machine of the cluster",
+            hint="run it on a machine of the cluster; --ray-address counts before RAY_ADDRESS",
         )
     with ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT))
