@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 
 from converter.errors import ConverterError, PlanError, StepError
@@ -13,7 +13,9 @@ from converter.finding import Finding
 from converter.fold import fold_findings, fold_names
 from converter.hints import neighbour_hints, option_hint
 from converter.plan import Binding, Dropped, Plan, shards_of
-from converter.rules.expand import DroppedName, Expansion, Form, Unit, expand
+from converter.rules.expand import DroppedName, Expansion, Unit, expand
+from converter.rules.form import Form
+from converter.rules.indices import Allowance
 from converter.rules.lint import expand_checked
 from converter.rules.rule_file import Rule, RuleFile, StandIn
 from converter.rules.settings import Settings, choices, resolve
@@ -354,14 +356,16 @@ class _Binder:
         """Say which variants name tensors of this source, when the chosen ones name none."""
         best, most = None, 0
         scope, prefix = self.settings.options.get("scope"), self.settings.source_prefix
+        choose = partial(resolve, self.rule_file, scope=scope, source_prefix=prefix)
+        work = Allowance().work
         for variant in choices(self.rule_file):
+            allowance = Allowance(work)
             try:
-                settings = resolve(
-                    self.rule_file, variant=variant, scope=scope, source_prefix=prefix
-                )
+                settings = choose(variant=variant, allowance=allowance)
             except ConverterError:
                 continue
-            units = expand(self.rule_file, settings).units
+            units = expand(self.rule_file, settings, allowance).units
+            work = allowance.work
             found = sum(name in self.header for unit in units for name in unit.sources)
             if found > most:
                 best, most = variant, found

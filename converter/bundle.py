@@ -234,9 +234,7 @@ def carry_out(
         write_file(staging.path / SUMS_NAME, encode_sums({**sums, BUNDLE_NAME: sha256(text)}))
         staging.publish()
     warnings = tuple(
-        replace(warning, where=name)
-        for name, member in made.items()
-        for warning in member.warnings
+        replace(warning, where=name) for name, member in made.items() for warning in member.warnings
     )
     return BundleConversion(out, plan, record, manifests, warnings, time.monotonic() - begun)
 

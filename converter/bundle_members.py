@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,12 +116,12 @@ def _rule_file(bundle_file: BundleFile, member: Member) -> RuleFile:
             raise RuleError.of([unknown("unknown-model", what, where, member.model, known)])
         return parse.load(known[member.model])
     path = bundle_file.folder / (member.rules or "")
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, also when no file can have such a name
         raise RuleError(
             "there is no such rule file",
             where=where,
             expected="a path from the bundle file's folder",
-            got=member.rules,
+            got=f"{member.rules:.200}",
         )
     return parse.load(path)
 

@@ -10,8 +10,11 @@ from typing import TypeAlias
 
 from converter.finding import Finding
 
-_NUMBER = re.compile(r"(?<![0-9])(0|[1-9][0-9]*)(?![0-9])")
+_NUMBER = re.compile(r"(?<![0-9])(0|[1-9][0-9]{0,17})(?![0-9])")
 _ESCAPED = re.compile(r"[#\\]")
+# Those after it are text. Honest names have fewer; a name has room for hundreds, and to fold names
+# of hundreds would take hours.
+_MOST_NUMBERS = 8
 
 Numbers: TypeAlias = tuple[int, ...]
 Texts: TypeAlias = tuple[str, ...]
@@ -19,16 +22,16 @@ Box: TypeAlias = tuple[Numbers, ...]
 
 
 def skeleton(name: str) -> str:
-    """Return ``name`` with ``#`` for every number that is not padded with zeros.
+    """Return ``name`` with ``#`` for its first numbers, but for those padded with zeros.
 
     Names of equal skeletons differ in nothing but these numbers: a ``#`` of the name is escaped.
     """
-    return _NUMBER.sub("#", _ESCAPED.sub(r"\\\g<0>", name))
+    return _NUMBER.sub("#", _ESCAPED.sub(r"\\\g<0>", name), count=_MOST_NUMBERS)
 
 
 def numbers(name: str) -> Numbers:
     """Return the numbers that ``skeleton`` replaces."""
-    return tuple(int(digits) for digits in _NUMBER.findall(name))
+    return tuple(int(digits) for digits in _NUMBER.split(name, _MOST_NUMBERS)[1::2])
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
@@ -40,7 +43,7 @@ def fold_names(names: Iterable[str]) -> list[str]:
     for name in names:
         shape = skeleton(name)
         if shape not in groups:
-            groups[shape] = (tuple(_NUMBER.split(name)[::2]), set())
+            groups[shape] = (tuple(_NUMBER.split(name, _MOST_NUMBERS)[::2]), set())
         groups[shape][1].add(numbers(name))
     return [_write(texts, box) for texts, tuples in groups.values() for box in _boxes(tuples)]
 

@@ -263,7 +263,8 @@ def load(data: bytes, *, where: str = MANIFEST_NAME, statistics: bool = True) ->
 def _load_lines(data: bytes, *, statistics: bool) -> Manifest | None:
     """Return what ``load`` returns, unless something is wrong or not surely right."""
     parted = manifest_lines.part(data)
-    if parted is None or strict_json.count_marks(data) > strict_json.MAX_MARKS:
+    too_long = len(data) > strict_json.MAX_BYTES
+    if parted is None or too_long or strict_json.count_marks(data) > strict_json.MAX_MARKS:
         return None
     without, lines = parted
     try:

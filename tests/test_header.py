@@ -126,6 +126,8 @@ def test_a_name_that_can_be_read_is_taken_from_a_source(name: str) -> None:
         "\u00a0",
         "e\u0301",
         "\u212b",
+        "a\ufe0f",
+        "\u3164",
         "\ud800",
         "__metadata__",
     ],
@@ -183,7 +185,7 @@ def test_what_are_no_offsets_is_refused(offsets: object) -> None:
 def test_a_header_stuffed_with_values_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(header, "MAX_HEADER_COMMAS", 1000)
+    monkeypatch.setattr(header, "MAX_HEADER_MARKS", 1000)
     assert "stuffed" in refusal('{"a":[' + "1," * 1001 + "1]}", 0)
 
 

@@ -44,6 +44,14 @@ def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
     assert report.columns(rows) == "a       long cell  x\nlonger  b\n                   end"
 
 
+def test_a_cell_of_a_stranger_does_not_widen_every_row() -> None:
+    rows = [("a", "b"), ("x" * 100_000, "c"), *[("d", "e")] * 1000]
+    text = report.columns(rows)
+    assert len(text) < 100_000 + 1002 * 210
+    assert text.splitlines()[1] == "x" * 100_000 + "  c"
+    assert text.splitlines()[0].split() == ["a", "b"]
+
+
 def test_no_rows_are_no_text() -> None:
     assert report.columns([]) == ""
 
@@ -117,48 +125,11 @@ def test_a_conversion_says_what_was_read_made_and_written(tmp_path: Path) -> Non
     conversion = convert(tmp_path, toy_tensors() | NORMS)
     answer = report.of_conversion(conversion)
     keys = [line[2:11].strip() for line in answer.text.splitlines()[1:]]
-    assert keys == ["read", "made", "wrote", "time", "content"]
+    assert keys == ["read", "made", "wrote", "time", "manifest", "content"]
     assert "toy.safetensors" in answer.text
     assert conversion.manifest.content_sha256 in answer.text
     assert answer.result["totals"] == {"tensors": 14, "parameters": 164, "bytes": 651}
     assert answer.exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("damage", "verdict"),
-    [(0, "651 B of data checked: holds"), (1, "1 difference"), (2, "2 differences")],
-)
-def test_a_check_says_how_much_was_read_and_what_differs(
-    tmp_path: Path, damage: int, verdict: str
-) -> None:
-    convert(tmp_path, toy_tensors())
-    for number in range(damage):
-        (tmp_path / "out" / f"notes{number}.txt").touch()
-    answer = report.of_verification([api.verify(tmp_path / "out")])
-    assert answer.text.endswith(verdict)
-    assert answer.exit_code == (7 if damage else 0)
-
-
-def test_a_check_of_headers_says_that_no_data_was_read(tmp_path: Path) -> None:
-    convert(tmp_path, toy_tensors())
-    answer = report.of_verification([api.verify(tmp_path / "out", level="header")])
-    assert answer.text.endswith("; no data read: holds")
-
-
-def test_a_directory_without_manifest_is_told_so(tmp_path: Path) -> None:
-    answer = report.of_verification([api.verify(tmp_path)])
-    assert answer.text == f"{tmp_path}: no manifest that can be read"
-    assert answer.exit_code == 7
-
-
-def test_one_directory_that_differs_is_enough(tmp_path: Path) -> None:
-    convert(tmp_path, toy_tensors())
-    checks = [api.verify(tmp_path / "out"), api.verify(tmp_path)]
-    answer = report.of_verification(checks)
-    assert answer.exit_code == 7
-    directories = answer.result["directories"]
-    assert isinstance(directories, list)
-    assert [item["holds"] for item in directories] == [True, False]
 
 
 def test_findings_of_rule_files_are_counted_for_each() -> None:

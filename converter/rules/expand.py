@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, product
 from typing import Any
 
 from converter.canonical import TENSOR_NAME
-from converter.errors import RuleError, StepError
+from converter.errors import RuleError
 from converter.finding import Finding
-from converter.header import MAX_RANK
-from converter.rules.expression import Expression, Value
-from converter.rules.indices import MAX_VALUES, index_range, index_values, with_bounds
+from converter.header import MAX_NAME_CHARS
+from converter.rules.expression import Value
+from converter.rules.form import Form, expressions, make_form, target_shape
+from converter.rules.indices import (
+    MAX_VALUES,
+    Allowance,
+    EndlessError,
+    index_range,
+    index_values,
+    with_bounds,
+)
 from converter.rules.rule_file import (
     Alias,
     Allowed,
@@ -20,29 +29,10 @@ from converter.rules.rule_file import (
     Repeat,
     Rule,
     RuleFile,
-    StepCall,
-    Target,
 )
 from converter.rules.settings import Settings
 from converter.rules.template import Template
-from converter.spec import Shape, TensorSpec
-from converter.steps.build import build
-from converter.steps.chain import infer_chain, preimage_chain
-from converter.steps.step import Step
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Form:
-    """All that a unit is but names, shared by the units of a rule for which it is the same.
-
-    ``shapes`` are those that the rule declares for its targets; ``source_shapes`` are those that
-    the sources must then have, or None where the steps leave that open.
-    """
-
-    rule: Rule
-    steps: tuple[Step, ...]
-    shapes: tuple[Shape, ...]
-    source_shapes: tuple[Shape, ...] | None
+from converter.spec import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,34 +93,35 @@ class _Assignment:
     target_texts: Mapping[str, str]
 
 
-def expand(rule_file: RuleFile, settings: Settings) -> Expansion:
-    """Write out a rule file. Never raises for a fault of the file: it is in ``findings``."""
-    expander = _Expander(rule_file, settings)
+def expand(
+    rule_file: RuleFile, settings: Settings, allowance: Allowance | None = None
+) -> Expansion:
+    """Write out a rule file. Never raises for a fault of the file: it is in ``findings``.
+
+    ``allowance`` is how much may be written out, if other than for one rule file.
+    """
+    expander = _Expander(rule_file, settings, allowance or Allowance())
     try:
         return expander.expansion()
-    except _EndlessError:
+    except EndlessError:
         finding = Finding(
             "range",
-            "the indices have too many values",
+            "the rules are repeated too often",
             rule_file.name,
-            expected=f"at most {MAX_VALUES:,} repetitions of all rules together",
-            got="more",
-            hint="look for a dim that is too large",
+            expected=f"at most {MAX_VALUES:,} names of all rules together",
+            got="more, or as much work as for more",
+            hint="look for a dim that is too large, or for too many indices and sets",
         )
         return Expansion((), (), (), {}, (finding,))
 
 
-class _EndlessError(Exception):
-    """There are more repetitions than any checkpoint has tensors."""
-
-
 class _Expander:
-    def __init__(self, rule_file: RuleFile, settings: Settings) -> None:
+    def __init__(self, rule_file: RuleFile, settings: Settings, allowance: Allowance) -> None:
         self.rule_file = rule_file
         self.settings = settings
+        self.allowance = allowance
         self.prefix = settings.source_prefix + settings.scope.prefix
         self.findings: list[Finding] = []
-        self.left = MAX_VALUES
 
     def expansion(self) -> Expansion:
         return Expansion(
@@ -181,6 +172,8 @@ class _Expander:
         needed = _needed(repeat, mentioned, listed)
         sets = [name for name in repeat.sets if name in needed]
         indices = [name for name in repeat.ranges if name in needed]
+        count = math.prod(len(repeat.sets[name]) for name in sets)
+        self.allowance.spend(count * (1 + len(self.settings.words)))
         texts = []
         for pairs in product(*(repeat.sets[name].items() for name in sets)):
             before, after = (
@@ -188,123 +181,82 @@ class _Expander:
             )
             texts.append(({**self.settings.words, **before}, after))
         when = repeat.when
+        weight = 1 if when is None else when.weight
         if when is not None and when.names.isdisjoint(repeat.ranges):
             if not when.evaluate(self.settings.dims):
                 return
             when = None
-        for values in index_values(repeat.ranges, indices, self.settings.dims):
+        for values in index_values(repeat.ranges, indices, self.settings.dims, self.allowance):
+            self.allowance.spend(weight)
             if when is not None and not when.evaluate(values):
                 continue
             for source_texts, target_texts in texts:
-                self.count()
+                self.allowance.spend(1)
                 yield _Assignment(values, source_texts, target_texts)
 
-    def count(self) -> None:
-        """Count one repetition; there is an end to them, whatever the dims."""
-        self.left -= 1
-        if self.left < 0:
-            raise _EndlessError
+    def listed(
+        self, repeat: Repeat, index: str | None, values: Mapping[str, Value]
+    ) -> Iterator[Mapping[str, Value]]:
+        """Yield the values once, or once for every number of a gathered or scattered index."""
+        if index is None:
+            yield values
+            return
+        for number in index_range(repeat.ranges[index], values):
+            self.allowance.spend_on_copy(values)
+            yield {**values, index: number}
 
     def source_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
         return tuple(
-            self.prefix + template.fill(values, chosen.source_texts)
+            self.source_name(template, values, chosen)
             for template in rule.sources
-            for values in _listed(rule.repeat, rule.gather, chosen.values)
+            for values in self.listed(rule.repeat, rule.gather, chosen.values)
         )
+
+    def source_name(
+        self, template: Template, values: Mapping[str, Value], chosen: _Assignment
+    ) -> str:
+        self.allowance.spend(template.weight, names=1)
+        name = self.prefix + template.fill(values, chosen.source_texts)
+        if len(name) > MAX_NAME_CHARS:
+            raise RuleError(
+                "too long for the name of a source tensor",
+                code="name",
+                expected=f"at most {MAX_NAME_CHARS} characters",
+                got=f"{len(name):,}: {name:.80}…",
+            )
+        return name
 
     def target_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
-        names = tuple(
-            target.name.fill(values, chosen.target_texts)
+        return tuple(
+            self.target_name(target.name, values, chosen)
             for target in rule.targets
-            for values in _listed(rule.repeat, rule.scatter, chosen.values)
+            for values in self.listed(rule.repeat, rule.scatter, chosen.values)
         )
-        for name in names:
-            if not TENSOR_NAME.fullmatch(name):
-                raise RuleError(
-                    "not the name of a canonical tensor",
-                    code="target",
-                    tensor=name,
-                    expected="1 to 512 letters, digits and _ . -, of which . and - not first",
-                    got=repr(name),
-                )
-        return names
+
+    def target_name(
+        self, template: Template, values: Mapping[str, Value], chosen: _Assignment
+    ) -> str:
+        self.allowance.spend(template.weight, names=1)
+        name = template.fill(values, chosen.target_texts)
+        if not TENSOR_NAME.fullmatch(name):
+            raise RuleError(
+                "not the name of a canonical tensor",
+                code="target",
+                tensor=f"{name:.{MAX_NAME_CHARS}}",
+                expected="1 to 512 letters, digits and _ . -, of which . and - not first",
+                got=repr(name),
+            )
+        return name
 
     def form(self, rule: Rule, chosen: _Assignment, sources: int, names: tuple[str, ...]) -> Form:
-        steps = tuple(self.step(call, chosen) for call in rule.steps)
-        shapes = tuple(
-            self.shape(target, values)
-            for target in rule.targets
-            for values in _listed(rule.repeat, rule.scatter, chosen.values)
-        )
-        targets = tuple(zip(names, shapes, strict=True))
-        return Form(rule, steps, shapes, self.source_shapes(rule, sources, steps, targets))
-
-    def shape(self, target: Target, values: Mapping[str, Value]) -> Shape:
-        where = self.rule_file.where(target.line)
-        try:
-            shape = tuple(length.evaluate(values) for length in target.shape)
-        except RuleError as error:
-            raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
-        if min(shape, default=0) < 0 or len(shape) > MAX_RANK:
-            raise RuleError(
-                "not the shape of a canonical tensor",
-                code="target",
-                where=where,
-                tensor=target.name.text,
-                expected=f"at most {MAX_RANK} lengths, each 0 or more",
-                got=str(list(shape)),
-            )
-        return shape
-
-    def step(self, call: StepCall, chosen: _Assignment) -> Step:
-        parameters: dict[str, object] = {}
-        try:
-            for name, value in call.parameters.items():
-                if isinstance(value, Expression):
-                    parameters[name] = value.evaluate(chosen.values)
-                elif isinstance(value, tuple):
-                    parameters[name] = tuple(item.evaluate(chosen.values) for item in value)
-                else:
-                    parameters[name] = value
-            return build(call.name, parameters)
-        except RuleError as error:
-            where = self.rule_file.where(call.line)
-            raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
-
-    def source_shapes(
-        self,
-        rule: Rule,
-        count: int,
-        steps: tuple[Step, ...],
-        targets: tuple[tuple[str, Shape], ...],
-    ) -> tuple[Shape, ...] | None:
-        """Work the declared shapes back through the steps, and forth again."""
-        declared = tuple(shape for _, shape in targets)
-        try:
-            shapes = preimage_chain(steps, declared, sources=count)
-            if shapes is None:
-                return None
-            specs = tuple(TensorSpec(rule.dtypes[0], shape) for shape in shapes)
-            inferred = tuple(spec.shape for spec in infer_chain(steps, specs))
-        except StepError as error:
-            raise self.shapes_error(rule, targets, error) from error
-        if inferred != declared:
-            raise self.shapes_error(rule, targets, StepError("the steps lead elsewhere"))
-        return shapes
-
-    def shapes_error(
-        self, rule: Rule, targets: tuple[tuple[str, Shape], ...], error: StepError
-    ) -> RuleError:
-        finding = error.findings[0]
-        return RuleError(
-            f"the shapes cannot add up: {finding.what}",
-            code="shape",
-            where=self.rule_file.where(rule.steps[0].line if rule.steps else rule.line),
-            tensor=", ".join(f"{name} {list(shape)}" for name, shape in targets),
-            expected=finding.expected,
-            got=finding.got,
-            hint=finding.hint,
-        )
+        self.allowance.spend(sum(item.weight for call in rule.steps for item in expressions(call)))
+        shapes = []
+        for target in rule.targets:
+            weight = sum(length.weight for length in target.shape)
+            for values in self.listed(rule.repeat, rule.scatter, chosen.values):
+                self.allowance.spend(weight)
+                shapes.append(target_shape(self.rule_file, target, values))
+        return make_form(self.rule_file, rule, chosen.values, shapes, sources=sources, names=names)
 
     def all_drops(self) -> Iterator[DroppedName]:
         for drop in self.rule_file.drops:
@@ -318,19 +270,21 @@ class _Expander:
 
     def dropped(self, drop: Drop, template: Template, chosen: _Assignment) -> DroppedName:
         def source(name: Template) -> str:
-            return self.prefix + name.fill(chosen.values, chosen.source_texts)
+            return self.source_name(name, chosen.values, chosen)
 
         equals = None if drop.equals is None else source(drop.equals)
-        count = None if drop.count is None else drop.count.evaluate(chosen.values)
+        count = None
+        if drop.count is not None:
+            self.allowance.spend(drop.count.weight)
+            count = drop.count.evaluate(chosen.values)
         return DroppedName(drop, source(template), equals, count)
 
     def all_aliases(self) -> Iterator[AliasName]:
         for alias in self.rule_file.aliases:
             try:
                 for chosen in self.assignments(alias.repeat, alias.name.names | alias.of.names):
-                    name = alias.name.fill(chosen.values, chosen.target_texts)
-                    of = alias.of.fill(chosen.values, chosen.target_texts)
-                    yield AliasName(alias, name, of)
+                    name = self.target_name(alias.name, chosen.values, chosen)
+                    yield AliasName(alias, name, self.target_name(alias.of, chosen.values, chosen))
             except RuleError as error:
                 self.note(error, alias.line)
 
@@ -338,7 +292,7 @@ class _Expander:
         for allowed in self.rule_file.allow_nan:
             try:
                 for chosen in self.assignments(allowed.repeat, allowed.name.names):
-                    yield allowed.name.fill(chosen.values, chosen.target_texts), allowed
+                    yield self.target_name(allowed.name, chosen.values, chosen), allowed
             except RuleError as error:
                 self.note(error, allowed.line)
 
@@ -353,10 +307,7 @@ def _mentioned(rule: Rule) -> frozenset[str]:
 def _shaping(rule: Rule) -> frozenset[str]:
     """Return every name that the shapes and parameters of a rule mention."""
     parts = [length.names for target in rule.targets for length in target.shape]
-    for call in rule.steps:
-        for value in call.parameters.values():
-            items = value if isinstance(value, tuple) else (value,)
-            parts += [item.names for item in items if isinstance(item, Expression)]
+    parts += [item.names for call in rule.steps for item in expressions(call)]
     return frozenset().union(*parts)
 
 
@@ -370,14 +321,3 @@ def _needed(repeat: Repeat, mentioned: frozenset[str], listed: frozenset[str]) -
     if repeat.when is not None:
         mentioned |= repeat.when.names & repeat.ranges.keys()
     return (with_bounds(repeat.ranges, mentioned) | (mentioned & repeat.sets.keys())) - listed
-
-
-def _listed(
-    repeat: Repeat, index: str | None, values: Mapping[str, Value]
-) -> Iterator[Mapping[str, Value]]:
-    """Yield the values once, or once for every number of a gathered or scattered index."""
-    if index is None:
-        yield values
-        return
-    for number in index_range(repeat.ranges[index], values):
-        yield {**values, index: number}

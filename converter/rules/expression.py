@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from converter.errors import RuleError
-from converter.finding import closest
+from converter.finding import closest, listed
 
 Value: TypeAlias = "int | list[Value]"
 Values: TypeAlias = Mapping[str, Value]
@@ -24,7 +23,9 @@ Values: TypeAlias = Mapping[str, Value]
 MAX_LENGTH = 500
 _LIMIT = 1 << 62
 _ALLOWED = re.compile(r"[A-Za-z0-9_.+\-*/%()\[\],<>=! ]*")
-_BAD_NUMBER = re.compile(r"(?<![A-Za-z0-9_])(?:0[0-9]|[0-9]+[A-Za-z_])")
+_LIST_WEIGHT = 1000
+_SHOWN_CHARS = 200
+_BAD_NUMBER = re.compile(r"(?<![A-Za-z0-9_])(?:0[0-9]|[0-9]+[A-Za-z_.])")
 
 _Closure: TypeAlias = Callable[[Values], Any]
 
@@ -47,7 +48,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "len": lambda items: len(_list(items)),
     "sum": lambda items: sum(_numbers(items)),
-    "prod": lambda items: math.prod(_numbers(items)),
+    "prod": lambda items: _product(_numbers(items)),
     "min": lambda *items: min(_numbers(*items)),
     "max": lambda *items: max(_numbers(*items)),
 }
@@ -55,10 +56,14 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression over named integers and lists of integers."""
+    """An expression over named integers and lists of integers.
+
+    ``weight`` is what an evaluation takes at most, in operations.
+    """
 
     text: str
     names: frozenset[str]
+    weight: int
     _closure: _Closure
 
     def evaluate(self, values: Values) -> int:
@@ -73,7 +78,7 @@ class Expression:
                 f"{self.text!r} is a list, not a number",
                 code="expression",
                 expected="one number, such as that of list[i], len(list) or sum(list)",
-                got=str(result),
+                got=f"{result!s:.{_SHOWN_CHARS}}",
             )
         if abs(result) > _LIMIT:
             raise RuleError(
@@ -93,7 +98,7 @@ class Expression:
             raise RuleError(
                 f"{name!r} in {self.text!r} is no dim, derived name or index that holds here",
                 code="unknown-name",
-                expected=f"one of {', '.join(values) or 'none: there are none'}",
+                expected=listed(values, "none: there are none"),
                 got=repr(name),
                 hint=f"did you mean {near!r}?" if near else "declare it, or correct the name",
             ) from error
@@ -103,7 +108,8 @@ class Expression:
                 f"{self.text!r} has no value: {error}",
                 code="expression",
                 expected="a whole number",
-                got=", ".join(f"{name} = {values[name]}" for name in known) or repr(self.text),
+                got=", ".join(f"{name} = {values[name]!s:.{_SHOWN_CHARS}}" for name in known)
+                or repr(self.text),
             ) from error
 
 
@@ -114,20 +120,24 @@ def parse(text: str) -> Expression:
         raise _not_an_expression(text)
     names: set[str] = set()
     try:
-        closure = _compile(ast.parse(text.strip(), mode="eval").body, text, names)
+        tree = ast.parse(text.strip(), mode="eval").body
+        closure = _compile(tree, text, names)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise _not_an_expression(text) from error
-    return Expression(text, frozenset(names), closure)
+    weight = sum(_LIST_WEIGHT if isinstance(node, ast.Call) else 1 for node in ast.walk(tree))
+    return Expression(text, frozenset(names), weight, closure)
 
 
 def constant(number: int) -> Expression:
     """Return the expression that is a number."""
-    return Expression(str(number), frozenset(), lambda _: number)
+    return Expression(str(number), frozenset(), 1, lambda _: number)
 
 
 def before(length: Expression) -> Expression:
     """Return the expression for the last index of a list of this length."""
-    return Expression(length.text, length.names, lambda values: length.evaluate(values) - 1)
+    return Expression(
+        length.text, length.names, length.weight, lambda values: length.evaluate(values) - 1
+    )
 
 
 def _compile(node: ast.expr, text: str, names: set[str]) -> _Closure:
@@ -217,6 +227,12 @@ def _number(value: Any) -> int:
 def _numbers(*items: Any) -> list[int]:
     """Return several numbers, or those of one list."""
     return [_number(item) for item in (items if len(items) > 1 else _list(*items))]
+
+
+def _product(numbers: list[int]) -> int:
+    if 0 in numbers:
+        return 0
+    return functools.reduce(functools.partial(_bounded, operator.mul), numbers, 1)
 
 
 def _list(value: Any) -> list[Any]:

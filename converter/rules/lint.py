@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from converter.errors import PlanError, RuleError
-from converter.finding import Finding, closest
+from converter.errors import PlanError, RuleError, UsageError
+from converter.finding import Finding, closest, first_few
 from converter.fold import fold_findings
 from converter.rules.expand import Expansion, expand
+from converter.rules.indices import Allowance
 from converter.rules.rule_file import RuleFile, Scope
-from converter.rules.settings import Settings
+from converter.rules.settings import Settings, choices, resolve
 
 
 def lint(rule_file: RuleFile, settings: Settings) -> tuple[Finding, ...]:
     """Return what is wrong with a rule file by itself, under these settings."""
     return _all_findings(rule_file, settings, expand(rule_file, settings))
+
+
+def lint_variants(rule_file: RuleFile) -> tuple[Finding, ...]:
+    """Return what is wrong with a rule file as it stands, and under each variant."""
+    found: list[Finding] = []
+    work = Allowance().work
+    for variant in choices(rule_file):
+        allowance = Allowance(work)  # the variants of one file share it
+        try:
+            settings = resolve(rule_file, variant=variant, allowance=allowance)
+            expansion = expand(rule_file, settings, allowance)
+            found += _all_findings(rule_file, settings, expansion)
+        except (RuleError, PlanError, UsageError) as error:
+            found += error.findings
+        work = allowance.work
+        if work < 0:
+            break
+    return tuple(dict.fromkeys(found))
 
 
 def expand_checked(rule_file: RuleFile, settings: Settings) -> Expansion:
@@ -41,7 +60,7 @@ def _all_findings(
         *_targets_made_twice(rule_file, expansion),
         *_names_of_nothing(rule_file, expansion),
     )
-    return tuple(fold_findings(found))
+    return tuple(first_few(fold_findings(found), rule_file.name))
 
 
 def _sources_used_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
-from converter.finding import Finding, closest
+from converter.finding import Finding, closest, first_few, listed
 from converter.rules.expression import Expression
 from converter.rules.indices import with_bounds
 from converter.rules.rule_file import Range, Repeat, Rule, RuleFile
@@ -14,18 +15,19 @@ from converter.rules.template import Template
 
 Names: TypeAlias = Collection[str]
 
+_SHOWN_CHARS = 200
 _SECTIONS = ("dims", "derived", "index", "sets", "words")
 _OWNERS = ("rules", "alias", "drop")
 
 
 def check(rule_file: RuleFile, document: Document) -> list[Finding]:
     """Return what is wrong with the names of a rule file, each fault once."""
-    found = [
-        *_declared_twice(document),
-        *_unknown_overrides(document),
-        *_Checker(rule_file, document).all_findings(),
-    ]
-    return list(dict.fromkeys(found))
+    found = chain(
+        _declared_twice(document),
+        _unknown_overrides(document),
+        _Checker(rule_file, document).all_findings(),
+    )
+    return list(dict.fromkeys(first_few(found, document.name)))
 
 
 def _declared_twice(document: Document) -> Iterator[Finding]:
@@ -220,7 +222,8 @@ class _Checker:
                 if hole.text in self.words:
                     yield Finding(
                         "word",
-                        f"the word {hole.text!r} stands in the canonical name {template.text!r}",
+                        f"the word {hole.text!r} stands in the canonical name "
+                        f"{template.text!r:.{_SHOWN_CHARS}}",
                         where,
                         expected="indices, sets and expressions over numbers",
                         got=f"{{{hole.text}}}",
@@ -228,8 +231,8 @@ class _Checker:
                     )
                     continue
                 for name in sorted(hole.names - set(known)):
-                    what = f"{name!r} in {template.text!r} is no index, set, word or dim"
-                    yield _unknown(name, what, where, {*known, *texts})
+                    what = f"{name!r} in {template.text!r:.{_SHOWN_CHARS}} is no index"
+                    yield _unknown(name, f"{what}, set, word or dim", where, {*known, *texts})
 
     def numbers(
         self, expressions: Iterable[Expression], line: int, known: Names
@@ -260,7 +263,7 @@ def _unknown(name: str, what: str, where: str, known: Iterable[str]) -> Finding:
         "unknown-name",
         what,
         where,
-        expected=f"one of {', '.join(sorted(known)) or 'none: there are none'}",
+        expected=listed(sorted(known), "none: there are none"),
         got=repr(name),
         hint=f"did you mean {near!r}?" if near else "declare it, or correct the name",
     )

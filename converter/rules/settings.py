@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.errors import PlanError, RuleError, UsageError
-from converter.finding import Finding, closest
+from converter.finding import Finding, closest, first_few, listed
 from converter.manifest import Dim, Scalar
 from converter.rules.expression import Expression, Value
-from converter.rules.indices import index_values, with_bounds
+from converter.rules.indices import Allowance, EndlessError, index_values, with_bounds
 from converter.rules.rule_file import Derived, Requirement, RuleFile, Scope, Variant
 
 _TOO_LARGE = 1 << 62
@@ -46,9 +46,11 @@ def resolve(
     dims: Mapping[str, Dim] | None = None,
     scope: str | None = None,
     source_prefix: str = "",
+    allowance: Allowance | None = None,
 ) -> Settings:
     """Choose variants, then set dims, then work out the derived values.
 
+    ``allowance`` is how much may be worked out for requirements, if other than for one choice.
     Raises UsageError for a variant or dim that does not exist, RuleError for a derived value
     without a value, PlanError (all findings) when the dims break a requirement.
     """
@@ -59,7 +61,7 @@ def resolve(
         _check_dim(rule_file, name, value)
     values.update(overrides)
     audio, fault = _work_out(rule_file, values)
-    if broken := _broken_requirements(rule_file, values):
+    if broken := _broken_requirements(rule_file, values, allowance or Allowance()):
         raise PlanError.of(broken)
     if fault is not None:
         raise (PlanError if overrides else RuleError).of([fault])
@@ -102,7 +104,7 @@ def _choose(
             near = closest(name, axis_of)
             raise UsageError(
                 f"{rule_file.model} has no variant {name!r}",
-                expected=f"one of {', '.join(axis_of) or 'none: it has no variants'}",
+                expected=listed(axis_of, "none: it has no variants"),
                 hint=f"did you mean {near!r}?" if near else None,
             )
         axis = axis_of[name]
@@ -123,7 +125,7 @@ def _default(rule_file: RuleFile, axis: str, choices: Mapping[str, Variant]) -> 
     if len(defaults) != 1:
         raise UsageError(
             f"{rule_file.model} needs a variant of the axis {axis!r}",
-            expected=f"one of {', '.join(choices)}",
+            expected=listed(choices),
             hint="choose with --variant",
         )
     return defaults[0]
@@ -154,7 +156,7 @@ def _check_dim(rule_file: RuleFile, name: str, value: Dim) -> None:
         derived = name in rule_file.derived
         raise UsageError(
             f"{rule_file.model} has no dim {name!r}",
-            expected=f"one of {', '.join(rule_file.dims)}",
+            expected=listed(rule_file.dims),
             hint=f"{name!r} is derived from other dims; set those"
             if derived
             else (f"did you mean {near!r}?" if near else None),
@@ -220,7 +222,9 @@ def _count(expression: Expression, values: Mapping[str, Value]) -> int:
     return number
 
 
-def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list[Finding]:
+def _broken_requirements(
+    rule_file: RuleFile, values: Mapping[str, Dim], allowance: Allowance
+) -> list[Finding]:
     """Return a finding for each requirement that does not hold, as far as its values are known."""
     findings = []
     for requirement in rule_file.require:
@@ -230,11 +234,15 @@ def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list
         if not names <= values.keys() and names <= {*values, *rule_file.derived}:
             continue
         try:
-            breach = _breach(requirement, indices, values)
+            breach = _breach(requirement, indices, values, allowance)
         except RuleError as error:
             where = rule_file.where(requirement.line)
             findings.append(replace(error.findings[0], where=where))
             continue
+        except EndlessError:
+            what = "the requirements are to hold for too many values of indices"
+            findings.append(Finding("range", what, rule_file.where(requirement.line)))
+            break
         if breach is not None:
             findings.append(
                 Finding(
@@ -246,15 +254,19 @@ def _broken_requirements(rule_file: RuleFile, values: Mapping[str, Dim]) -> list
                     hint="set dims that fit with --set or --dims",
                 )
             )
-    return findings
+    return first_few(findings, rule_file.name)
 
 
 def _breach(
-    requirement: Requirement, indices: frozenset[str], values: Mapping[str, Dim]
+    requirement: Requirement,
+    indices: frozenset[str],
+    values: Mapping[str, Dim],
+    allowance: Allowance,
 ) -> dict[str, Value] | None:
     """Return what is mentioned where the requirement first does not hold, or None."""
     order = [name for name in requirement.ranges if name in indices]
-    for chosen in index_values(requirement.ranges, order, values):
+    for chosen in index_values(requirement.ranges, order, values, allowance):
+        allowance.spend(requirement.that.weight)
         if not requirement.that.evaluate(chosen):
             return {name: chosen[name] for name in requirement.that.names}
     return None

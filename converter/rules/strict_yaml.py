@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -21,7 +23,7 @@ from converter.errors import RuleError
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
 Path: TypeAlias = "tuple[str | int, ...]"
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 MAX_DEPTH = 32
 
 _QUOTE = "quote it: inside [ ] or { }, and at the start of a value, quote what holds { } [ ] ,"
@@ -31,6 +33,7 @@ _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 _YES_NO = frozenset({"yes", "no", "on", "off"})
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # those by which PyYAML counts
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _TRAP = re.compile(
@@ -38,6 +41,7 @@ _TRAP = re.compile(
     r"|[-+]?[0-9]+(?::[0-9]{1,2})+(?:\.[0-9]*)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"
 )
+_SHOWN_CHARS = 200
 _MAX_DIGITS = 300  # more than any number that is meant; a float64 has at most 309 before the point
 
 
@@ -68,7 +72,11 @@ def display_name(path: FilePath) -> str:
 
 def read(path: FilePath) -> bytes:
     """Return the bytes of a file, as far as ``parse`` needs them; raises OSError."""
-    if path.exists() and not path.is_file():
+    try:
+        status = os.stat(path)
+    except ValueError as error:  # a NUL, which no path can hold
+        raise OSError(errno.EINVAL, str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
@@ -97,11 +105,11 @@ def parse(text: bytes, name: str) -> Document:
             got=f"the byte {text[error.start]:#04x}",
             hint="save the file as UTF-8",
         ) from error
-    lines = decoded.split("\n")
+    lines = _LINE_BREAK.split(decoded)
     try:
         loader = yaml.BaseLoader(decoded)
     except yaml.reader.ReaderError as error:
-        line = decoded.count("\n", 0, error.position)
+        line = len(_LINE_BREAK.findall(decoded, 0, error.position))
         raise _not_yaml(name, lines, line, f"the character {chr(error.character)!a}") from error
     try:
         reader = _Reader(name, lines, iter(loader.get_event, None))
@@ -117,7 +125,7 @@ def parse(text: bytes, name: str) -> Document:
 def _not_yaml(name: str, lines: list[str], number: int, what: str) -> RuleError:
     line = _text(lines, number)
     return RuleError(
-        f"not YAML: {what}",
+        f"not YAML: {what:.{_SHOWN_CHARS}}",
         code="yaml",
         where=f"{name}:{number + 1}",
         expected="YAML 1.2",
@@ -127,7 +135,7 @@ def _not_yaml(name: str, lines: list[str], number: int, what: str) -> RuleError:
 
 
 def _text(lines: list[str], number: int) -> str:
-    return lines[min(number, len(lines) - 1)].strip()
+    return f"{lines[min(number, len(lines) - 1)].strip():.{_SHOWN_CHARS}}"
 
 
 def _line(event: yaml.Event) -> int:
@@ -179,13 +187,14 @@ class _Reader:
 
     def refuse_extras(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
-            what = f"an alias (*{event.anchor})"
+            what = f"an alias (*{event.anchor:.{_SHOWN_CHARS}})"
             raise self.error(event, what, "values alone", hint="write the value out")
         if isinstance(event, yaml.NodeEvent) and event.anchor:
-            what = f"an anchor (&{event.anchor})"
+            what = f"an anchor (&{event.anchor:.{_SHOWN_CHARS}})"
             raise self.error(event, what, "values alone", hint="write the values out")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag:
-            raise self.error(event, f"a tag ({event.tag})", "values alone", hint="leave it out")
+            what = f"a tag ({event.tag:.{_SHOWN_CHARS}})"
+            raise self.error(event, what, "values alone", hint="leave it out")
 
     def mapping(self, start: yaml.MappingStartEvent, path: Path) -> dict[str, Plain]:
         result: dict[str, Plain] = {}
@@ -193,14 +202,15 @@ class _Reader:
             key = self.key(event)
             if key in result:
                 hint = f"keep one of the two; the other is on line {self.lines[*path, key]}"
-                what = f"the key {key!r} stands twice"
+                what = f"the key {key!r:.{_SHOWN_CHARS}} stands twice"
                 raise self.error(event, what, "each key once", hint=hint)
             here = (*path, key)
             self.lines[here] = _line(event)
             held = next(self.events)
             result[key] = self.value(held, here)
             if start.flow_style and len(result) == 1 and _is_nothing(held):
-                raise self.error(event, f"{{{key}}} is read as a mapping", "text", hint=_QUOTE)
+                what = f"{{{key:.{_SHOWN_CHARS}}}} is read as a mapping"
+                raise self.error(event, what, "text", hint=_QUOTE)
         return result
 
     def key(self, event: yaml.Event) -> str:
@@ -211,7 +221,7 @@ class _Reader:
             raise self.error(event, "a merge key (<<)", "text", hint="write the values out")
         key = self.scalar(event)
         if not isinstance(key, str):
-            what = f"the key {event.value!r} is not text"
+            what = f"the key {event.value!r:.{_SHOWN_CHARS}} is not text"
             raise self.error(event, what, "text", hint="quote it")
         return key
 
@@ -235,7 +245,7 @@ class _Reader:
         if text.lower() in _YES_NO or _TRAP.fullmatch(text):
             raise self.error(
                 event,
-                f"{text!r} is read differently by different YAML versions",
+                f"{text!r:.{_SHOWN_CHARS}} is read differently by different YAML versions",
                 "a value that all of them read alike",
                 hint="quote it if it is text; else write true, false or a plain decimal number",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,31 +10,46 @@ import jsonschema
 from jsonschema.exceptions import ValidationError, relevance
 
 from converter import resources
-from converter.finding import Finding, closest
+from converter.finding import Finding, closest, first_few
 from converter.rules.strict_yaml import Document
 from converter.steps import STEPS
 
 _DOCS = "docs/rules.md and docs/bundles.md say what may stand here"
+_SHOWN_CHARS = 200
+_LAST = 1 << 60  # after every line
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list"}
 
 
 def check(document: Document, schema: str) -> list[Finding]:
     """Return what is wrong with the structure of a rule or bundle file, in line order."""
-    errors = [_deepest(error) for error in _validator(schema).iter_errors(document.value)]
-    found = dict.fromkeys(finding for error in errors for finding in _findings(document, error))
+    errors = _validator(schema).iter_errors(document.value)
+    findings = (finding for error in errors for finding in _findings(document, _deepest(error)))
+    found = dict.fromkeys(first_few(findings, document.name))
     return sorted(found, key=lambda finding: _line(finding.where))
 
 
 def _validator(schema: str) -> Any:
-    """Return a validator to which 4.0 is no integer, unlike to JSON Schema."""
+    """Return a validator to which 4.0 is no integer, unlike to JSON Schema.
+
+    Whether items are unique it finds out without comparing each with each.
+    """
     draft = jsonschema.Draft202012Validator
     types = draft.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     extend: Any = jsonschema.validators.extend
-    return extend(draft, type_checker=types)(resources.schema(schema))
+    own = {"uniqueItems": _unique_items}
+    return extend(draft, own, type_checker=types)(resources.schema(schema))
+
+
+def _unique_items(
+    validator: Any, unique: bool, instance: object, schema: object
+) -> Iterator[ValidationError]:
+    if unique and isinstance(instance, list) and len(set(map(repr, instance))) != len(instance):
+        yield ValidationError("an item stands twice")
 
 
 def _line(where: str | None) -> int:
-    return int((where or ":0").rpartition(":")[2])
+    line = (where or "").rpartition(":")[2]
+    return int(line) if line.isdecimal() else _LAST
 
 
 def _deepest(error: ValidationError) -> ValidationError:
@@ -60,7 +76,7 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
                     f"{_place(path)} lacks the field {missing!r}",
                     where,
                     expected=_described_field(error.schema, missing),
-                    got=f"the fields {', '.join(map(str, instance)) or '(none)'}",
+                    got=f"the fields {', '.join(map(str, instance)) or '(none)':.{_SHOWN_CHARS}}",
                     hint="add it",
                 )
     elif path[-2:-1] == ("steps",) and isinstance(instance, str) and instance not in STEPS:
@@ -92,10 +108,10 @@ def _unknown_fields(document: Document, error: ValidationError) -> Iterator[Find
         near = closest(key, known)
         yield Finding(
             "unknown-field",
-            f"{_place(path)} has no field {key!r}",
+            f"{_place(path)} has no field {key!r:.{_SHOWN_CHARS}}",
             where,
             expected=f"one of {', '.join(sorted(known))}",
-            got=repr(key),
+            got=f"{key!r:.{_SHOWN_CHARS}}",
             hint=f"did you mean {near!r}?" if near else _DOCS,
         )
 
@@ -104,10 +120,10 @@ def _unknown_step(name: str, where: str, known: Iterable[str]) -> Finding:
     near = closest(name, known)
     return Finding(
         "unknown-step",
-        f"unknown step {name!r}",
+        f"unknown step {name!r:.{_SHOWN_CHARS}}",
         where,
         expected=f"one of {', '.join(sorted(known))}",
-        got=repr(name),
+        got=f"{name!r:.{_SHOWN_CHARS}}",
         hint=f"did you mean {near!r}?" if near else _DOCS,
     )
 
@@ -118,7 +134,7 @@ def _described_field(schema: Any, name: str) -> str:
 
 
 def _place(path: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, path)) or "the file"
+    return f"{'.'.join(map(str, path)) or 'the file':.{_SHOWN_CHARS}}"
 
 
 def _expected(error: ValidationError) -> str:
@@ -140,8 +156,8 @@ def _expected(error: ValidationError) -> str:
         case "uniqueItems":
             return "each only once"
         case _:
-            return error.message
+            return f"{error.message:.{_SHOWN_CHARS}}"
 
 
 def _described(value: Any) -> str:
-    return _KINDS[type(value)] if isinstance(value, dict | list) else repr(value)
+    return _KINDS[type(value)] if isinstance(value, dict | list) else reprlib.repr(value)

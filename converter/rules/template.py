@@ -17,16 +17,22 @@ from converter.rules.expression import Expression, Values
 
 Texts = Mapping[str, str]
 
+MAX_LENGTH = 2000
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _BAD_LITERAL = re.compile(r"[{}*\s]")
 
 
 @dataclass(frozen=True)
 class Template:
-    """A name with placeholders; ``names`` are all that its placeholders mention."""
+    """A name with placeholders; ``names`` are all that its placeholders mention.
+
+    ``weight`` is what filling it takes at most, in operations.
+    """
 
     text: str
     names: frozenset[str]
+    weight: int
     holes: tuple[Expression, ...]
     _literals: tuple[str, ...]
 
@@ -57,6 +63,13 @@ class Template:
 @functools.cache
 def parse(text: str) -> Template:
     """Parse a name template. Raises RuleError for stray braces, blanks and wildcards."""
+    if len(text) > MAX_LENGTH:
+        raise RuleError(
+            f"{text:.40}… is too long a name",
+            code="name",
+            expected=f"at most {MAX_LENGTH:,} characters, placeholders included",
+            got=f"{len(text):,} characters",
+        )
     pieces = _PLACEHOLDER.split(text)
     literals, holes = pieces[0::2], pieces[1::2]
     if not text or any(_BAD_LITERAL.search(literal) for literal in literals):
@@ -70,4 +83,5 @@ def parse(text: str) -> Template:
         )
     parsed = tuple(expression.parse(hole.strip()) for hole in holes)
     names = frozenset().union(*(hole.names for hole in parsed))
-    return Template(text, names, parsed, tuple(literals))
+    weight = 1 + sum(1 + hole.weight for hole in parsed)
+    return Template(text, names, weight, parsed, tuple(literals))

@@ -14,10 +14,6 @@ from converter.source.source import Source, SourceFile
 __all__ = ["Source", "SourceFile", "open_source"]
 
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_PICKLE_HINT = (
-    "a pickle can run any code and is never read here: in an environment that you trust, load it "
-    "and save its tensors with safetensors.torch.save_file"
-)
 _EXPECTED = f"one .safetensors file, or one *{INDEX_SUFFIX} and the files that it lists"
 _LISTED = 12
 
@@ -28,6 +24,9 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     ``path`` is a ``.safetensors`` file; an ``*.index.json`` with its shards beside it; a directory
     that holds exactly one of the two; or a ``.json`` of names, dtypes and shapes, which has no
     values. Raises SourceError for anything else, and never guesses which of several is meant.
+
+    Links are followed where ``path`` names them; those that are found, in a directory or as the
+    shards of an index, may not lead out of its folder (``links.require_inside``).
     """
     path = Path(path)
     return _open_directory(path) if os.path.isdir(path) else _open_file(path)
@@ -48,7 +47,7 @@ def _open_file(path: Path) -> Source:
         code="kind",
         where=str(path),
         expected="a .safetensors file, a directory of them, an .index.json or a header .json",
-        hint=_PICKLE_HINT if name.endswith(_PICKLE_SUFFIXES) else None,
+        hint=_pickle_hint(path) if name.endswith(_PICKLE_SUFFIXES) else None,
     )
 
 
@@ -62,9 +61,9 @@ def _open_directory(directory: Path) -> Source:
     weights = [name for name in names if name.endswith(".safetensors")]
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if len(weights) == 1 and not indices:
-        return SafetensorsFile(directory / weights[0])
+        return SafetensorsFile(directory / weights[0], within=directory)
     if len(indices) == 1:
-        source = ShardedCheckpoint(directory / indices[0])
+        source = ShardedCheckpoint(directory / indices[0], within=directory)
         listed = {file.name for file in source.files}
         if listed.issuperset(weights):
             return source
@@ -73,14 +72,20 @@ def _open_directory(directory: Path) -> Source:
         raise _ambiguous(directory, indices + strangers)
     if weights or indices:
         raise _ambiguous(directory, indices + weights)
+    pickles = [name for name in names if name.lower().endswith(_PICKLE_SUFFIXES)]
     raise SourceError(
         "there is no checkpoint in the directory",
         code="absent",
         where=str(directory),
         expected=_EXPECTED,
         got=_listing(names),
-        hint=_PICKLE_HINT if any(name.endswith(_PICKLE_SUFFIXES) for name in names) else None,
+        hint=next((_pickle_hint(directory / name) for name in pickles), None),
     )
+
+
+def _pickle_hint(path: Path) -> str:
+    target = path.with_suffix(".safetensors")
+    return f"a pickle is not read here; import it first: convert import {path} {target}"
 
 
 def _ambiguous(directory: Path, found: list[str]) -> SourceError:

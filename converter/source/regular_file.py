@@ -55,6 +55,10 @@ class RegularFile:
         """Size when it was opened."""
         return self._stat.st_size
 
+    def fileno(self) -> int:
+        """Return the file descriptor, for a process that is to read the same opening."""
+        return self._fd
+
     def read_into(self, buffer: WriteBuffer, position: int) -> None:
         """Fill ``buffer`` from byte ``position`` on; raises SourceError."""
         try:

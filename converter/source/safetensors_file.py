@@ -11,10 +11,13 @@ from converter.source.source import Source, SourceFile
 
 
 class SafetensorsFile(Source):
-    """A safetensors file, opened; raises SourceError when its header is not plain."""
+    """A safetensors file, opened; raises SourceError when its header is not plain.
 
-    def __init__(self, path: Path) -> None:
-        self._file = RegularFile(path)
+    ``within`` is the folder in which it was found, unless the user named the file itself.
+    """
+
+    def __init__(self, path: Path, *, within: Path | None = None) -> None:
+        self._file = RegularFile(path, within=within)
         try:
             parsed = _read_header(self._file)
         except BaseException:

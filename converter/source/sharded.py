@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,16 +17,23 @@ from converter.source.safetensors_file import SafetensorsFile
 from converter.source.source import Source, SourceFile
 
 INDEX_SUFFIX = ".safetensors.index.json"
+MAX_SHARDS = 10_000  # several times what a process may hold open
+
+_SHARD_SUFFIX = ".safetensors"
+_MARKS = frozenset("._-+=@,() ")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]) *\.", re.IGNORECASE)
 
 
 class ShardedCheckpoint(Source):
     """The shards that an index lists, opened as one ``Source``.
 
-    Raises SourceError with every disagreement between the index and the headers of the shards.
+    The shards lie beside the index; ``within`` is the folder in which the index itself was found,
+    unless the user named it. Raises SourceError with every disagreement between the index and the
+    headers of the shards.
     """
 
-    def __init__(self, index: Path) -> None:
-        weight_map = _read_weight_map(index)
+    def __init__(self, index: Path, *, within: Path | None = None) -> None:
+        weight_map = _read_weight_map(index, within)
         with ExitStack() as stack:
             shards = _open_shards(index, weight_map, stack)
             findings = _disagreements(index, weight_map, shards)
@@ -61,8 +70,8 @@ class ShardedCheckpoint(Source):
         self._stack.close()
 
 
-def _read_weight_map(index: Path) -> dict[str, str]:
-    document = read_json(index)
+def _read_weight_map(index: Path, within: Path | None) -> dict[str, str]:
+    document = read_json(index, within=within)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if (
         not isinstance(weight_map, dict)
@@ -83,15 +92,15 @@ def _read_weight_map(index: Path) -> dict[str, str]:
 def _open_shards(
     index: Path, weight_map: Mapping[str, str], stack: ExitStack
 ) -> dict[str, SafetensorsFile]:
+    files = sorted(set(weight_map.values()))
+    findings = list(_unfit_names(index, files))
+    if findings:
+        raise SourceError.of(findings)
     shards = {}
-    findings: list[Finding] = []
-    for file in sorted(set(weight_map.values())):
-        if not _is_shard_name(file):
-            expected = "a file name that ends in .safetensors, without a directory"
-            findings.append(_finding("a shard's name is not fit", index, expected, ascii(file)))
-            continue
+    for file in files:
         try:
-            shards[file] = stack.enter_context(SafetensorsFile(index.parent / file))
+            shard = SafetensorsFile(index.parent / file, within=index.parent)
+            shards[file] = stack.enter_context(shard)
         except SourceError as error:
             findings.extend(error.findings)
     if findings:
@@ -99,12 +108,30 @@ def _open_shards(
     return shards
 
 
+def _unfit_names(index: Path, files: Sequence[str]) -> Iterator[Finding]:
+    """Yield what is wrong with the names of shards, which a stranger wrote and we open."""
+    if len(files) > MAX_SHARDS:
+        expected = f"at most {MAX_SHARDS:,} files"
+        yield _finding("the index lists too many shards", index, expected, f"{len(files):,}")
+        return
+    spellings: dict[str, str] = {}
+    for file in files:
+        if not _is_shard_name(file):
+            expected = f"one name of letters, digits and . _ - that ends in {_SHARD_SUFFIX}"
+            yield _finding("a shard's name is not fit", index, expected, f"{file!a:.600}")
+        elif (twin := spellings.setdefault(file.casefold(), file)) != file:
+            what = "two shards' names differ in upper and lower case only"
+            expected = "names that every file system tells apart"
+            yield _finding(what, index, expected, f"{twin}, {file}")
+
+
 def _is_shard_name(name: str) -> bool:
     """Whether ``name`` is one path component, on every platform, and of a safetensors file."""
     return (
-        name.endswith(".safetensors")
-        and name.isprintable()
-        and not any(separator in name for separator in "/\\:")
+        name.endswith(_SHARD_SUFFIX)
+        and all(char.isalnum() or char in _MARKS for char in name)
+        and unicodedata.is_normalized("NFC", name)
+        and not _DEVICE.match(name)
     )
 
 

@@ -1,8 +1,10 @@
 import pytest
-from tiny_rules import expanded, fault, faults, parsed, units
+from tiny_rules import expanded, fault, faults, parsed, resolved, units
 
+from converter.errors import PlanError
 from converter.rules import expand, indices
 from converter.rules.indices import MAX_VALUES
+from converter.rules.lint import lint_variants
 from converter.rules.settings import resolve
 
 
@@ -436,10 +438,9 @@ def test_a_dim_that_would_never_end_is_refused_at_once() -> None:
 
 
 def test_indices_that_multiply_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expand, "MAX_VALUES", 50)
-    monkeypatch.setattr(indices, "MAX_VALUES", 50)
+    monkeypatch.setattr(indices, "MAX_VALUES", 100)
     finding = fault('index: {i: 8, j: 8}\nrules: [{from: "a.{i}.{j}", to: {"b.{i}.{j}": [1]}}]')
-    assert finding.what == "the indices have too many values"
+    assert finding.what == "the rules are repeated too often"
 
 
 def test_expansion_never_raises_for_a_fault_of_the_file() -> None:
@@ -447,3 +448,50 @@ def test_expansion_never_raises_for_a_fault_of_the_file() -> None:
     expansion = expand.expand(rule_file, resolve(rule_file))
     assert expansion.units == ()
     assert len(expansion.findings) == 1
+
+
+def test_a_source_name_that_no_checkpoint_can_have_is_refused() -> None:
+    body = 'words: {w: "WORD"}\nrules: [{from: "{w}", to: {b: [1]}}]'
+    assert names(body.replace("WORD", "x" * 512)) == ["x" * 512]
+    assert fault(body.replace("WORD", "x" * 513)).what == "too long for the name of a source tensor"
+
+
+def test_an_alias_has_a_canonical_name() -> None:
+    body = 'rules: [{from: a, to: {b: [1]}}]\nalias: [{name: "/b", of: b, because: it is}]'
+    assert fault(body).what == "not the name of a canonical tensor"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'index: {i: 8, j: 8, k: 1..0}\nrules: [{from: "a.{i}.{j}.{k}", to: {"{i}.{j}.{k}": [1]}}]',
+        'index: {i: 8, j: 8}\nrules: [{from: "{i}.{j}", when: i < 0, to: {"{i}.{j}": [1]}}]',
+        'index: {i: 8, j: 8}\nrules: [{from: "{i}.{j}", gather: j, to: {"{i}": [1]}}]',
+        "sets: {s: [a, b, c, d], t: [a, b, c, d], u: [a, b, c]}\n"
+        'rules: [{from: "{s}{t}{u}", to: {"{s}{t}{u}": [1]}}]',
+        'index: {i: 40}\nrules: [{from: "{i}", to: {"{i}": ["1 + 1 + 1"]}}]',
+    ],
+)
+def test_work_that_makes_no_names_has_an_end_too(
+    body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(finding.code != "range" for finding in faults(body))
+    monkeypatch.setattr(indices, "MAX_WORK", 60)
+    assert fault(body).what == "the rules are repeated too often"
+
+
+def test_variants_share_the_work_that_lint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = "variants: {size: {a: {dims: {n: 1}}, b: {dims: {n: 2}}, c: {dims: {n: 3}}}}"
+    body = 'dims: {n: 1}\nindex: {i: 10}\nrules: [{from: "{i}", to: {"{i}": [n]}}]\n' + variants
+    assert lint_variants(parsed(body)) == ()
+    monkeypatch.setattr(indices, "MAX_WORK", 250)
+    (finding,) = lint_variants(parsed(body))
+    assert finding.what == "the rules are repeated too often"
+
+
+def test_requirements_have_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "index: {i: 30}\nrequire: [{that: i >= 0, because: it is}]"
+    assert resolved(body).dims == {}
+    monkeypatch.setattr(indices, "MAX_WORK", 60)
+    with pytest.raises(PlanError, match="too many values of indices"):
+        resolved(body)

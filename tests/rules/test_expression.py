@@ -41,6 +41,7 @@ def refusal(text: str) -> Finding:
         ("len(d[0])", 2),
         ("sum(r)", 14),
         ("prod(r)", 64),
+        ("prod(d[1])", 5),
         ("min(r)", 2),
         ("max(n, 3, 20)", 20),
         ("n == 12", 1),
@@ -67,6 +68,7 @@ def test_an_expression_has_the_value_that_it_has_in_python(text: str, expected: 
     "text",
     [
         *("", " ", "1.5", "1e5", "0x10", "010", "1_000", "'n'", "True", "None", "n.real.imag"),
+        *("1.and n", "n == 0.or 1", "1 .real", ".5"),
         *("n / 2", "~n", "+n", "n & 1", "n @ n", "n << 2", "n is n", "1 in r", "n := 1"),
         *("f(n)", "__import__(n)", "len()", "len(r, r)", "sum(r, 1)", "prod(x=r)", "min()"),
         *("n if n else 0", "lambda: n", "[n]", "(n, n)", "r[0:1]", "r[0, 1]", "[x for x in r]"),
@@ -188,3 +190,15 @@ def test_an_expression_agrees_with_python(pair: Pair) -> None:
 def test_arbitrary_text_is_evaluated_or_refused_in_one_way(text: str) -> None:
     found = findings_of(RuleError, lambda: parse(text).evaluate(VALUES))
     assert all(finding.what for finding in found)
+
+
+def test_a_product_ends_where_it_no_longer_fits() -> None:
+    numbers: list[Value] = [1 << 62] * 100_000
+    with pytest.raises(RuleError, match="does not fit"):
+        parse("prod(r)").evaluate({"r": numbers})
+    assert parse("prod(r)").evaluate({"r": [*numbers, 0]}) == 0
+
+
+def test_the_weight_of_an_expression_grows_with_what_it_does() -> None:
+    assert parse("7").weight == 1
+    assert parse("n + 1").weight < parse("(n + 1) * (n - 1)").weight < parse("sum(r)").weight

@@ -136,12 +136,18 @@ def test_what_is_not_yaml_is_refused_with_its_line(text: bytes, line: int) -> No
     assert refusal(text).where == f"f.yaml:{line}"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028"])
+def test_whatever_ends_lines_the_line_that_is_shown_is_the_one_that_is_counted(end: str) -> None:
+    finding = refusal(f"a: 1{end}b: @x{end}c: 3{end}")
+    assert (finding.where, finding.got) == ("f.yaml:2", "b: @x")
+
+
 def test_a_file_nested_too_deeply_is_refused() -> None:
     assert value("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     assert refusal("[" * 2000 + "]" * 2000).what == "nested too deeply"
 
 
-def test_a_file_of_more_than_a_mebibyte_is_refused() -> None:
+def test_a_file_larger_than_any_rule_file_is_refused() -> None:
     assert refusal(b" " * (MAX_BYTES + 1)).what == "the file is too large"
 
 

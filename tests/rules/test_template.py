@@ -68,3 +68,10 @@ def test_a_placeholder_without_a_value_is_refused(text: str) -> None:
 def test_a_list_is_no_part_of_a_name() -> None:
     with pytest.raises(RuleError, match="'r' is a list, not a number"):
         parse("a.{r}").fill(VALUES, TEXTS)
+
+
+def test_a_name_longer_than_any_is_refused_in_a_short_message() -> None:
+    assert parse("x" * 2000).text == "x" * 2000
+    with pytest.raises(RuleError, match="too long a name") as caught:
+        parse("x" * 2001)
+    assert len(str(caught.value)) < 300

@@ -81,7 +81,7 @@ def test_a_directory_without_a_checkpoint_says_what_it_holds(tmp_path: Path) -> 
     (tmp_path / "model.pth").touch()
     hint = refusal(tmp_path).hint
     assert hint is not None
-    assert "safetensors.torch.save_file" in hint
+    assert f"convert import {tmp_path / 'model.pth'} " in hint
 
 
 @pytest.mark.parametrize("name", ["s2mel.pth", "model.PT", "pytorch_model.bin", "last.ckpt"])
@@ -91,7 +91,7 @@ def test_a_pickle_is_refused_unread_with_a_way_out(tmp_path: Path, name: str) ->
     finding = refusal(path)
     assert finding.code == "kind"
     assert finding.hint is not None
-    assert "safetensors.torch.save_file" in finding.hint
+    assert f"convert import {path} {path.with_suffix('.safetensors')}" in finding.hint
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,23 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a device")
-def test_a_device_is_refused(tmp_path: Path) -> None:
+def test_a_device_is_refused_and_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> int:
+        raise AssertionError("opening a device can have effects of its own")
+
     (tmp_path / "a.safetensors").symlink_to("/dev/zero")
+    monkeypatch.setattr(os, "open", opened)
     assert refusal(tmp_path / "a.safetensors").what == "not a regular file"
+
+
+def test_a_directory_named_as_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.mkdir()
+    assert refusal(path).what == "there is no checkpoint in the directory"
+    with pytest.raises(SourceError, match="not a regular file"):
+        open_source(tmp_path)
 
 
 def test_a_file_without_permission_is_refused_with_the_reason(

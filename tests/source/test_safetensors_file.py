@@ -10,8 +10,8 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from converter.errors import SourceError
-from converter.source import Source, SourceFile, open_source
+from converter.errors import ExecutionError, SourceError
+from converter.source import Source, SourceFile, open_source, regular_file
 from converter.spec import TensorSpec
 
 VALUES: dict[str, NDArray[Any]] = {
@@ -144,6 +144,19 @@ def test_a_failing_disk_is_an_error_with_its_reason(
         monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(SourceError, match="cannot be read: Input/output error"):
             source.read("b.weight")
+
+
+def test_a_tensor_beyond_all_memory_is_an_error_not_a_crash(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(size: int) -> bytearray:
+        raise MemoryError
+
+    with open_source(path) as source:
+        monkeypatch.setattr(regular_file, "bytearray", exhausted, raising=False)
+        with pytest.raises(ExecutionError, match="fit in memory") as caught:
+            source.read("b.weight")
+    assert caught.value.findings[0].expected == "24 bytes of free memory"
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")

@@ -101,6 +101,13 @@ def test_all_absent_and_malformed_shards_are_listed(index: Path) -> None:
         "model\0.safetensors",
         "model\n.safetensors",
         "model\u202e.safetensors",
+        "model\u2215x.safetensors",
+        "model\uff0fx.safetensors",
+        "mode\u0301l.safetensors",
+        "model*.safetensors",
+        "CON.safetensors",
+        "lpt1.x.safetensors",
+        "model.SAFETENSORS",
         "pytorch_model.bin",
         "..",
         "",
@@ -110,8 +117,40 @@ def test_a_shard_is_named_by_one_component_that_ends_in_safetensors(index: Path,
     write_index(index.parent, {**WEIGHT_MAP, "a": name})
     ((what, _, expected, got),) = findings(index)
     assert what == "a shard's name is not fit"
-    assert expected == "a file name that ends in .safetensors, without a directory"
+    assert expected == "one name of letters, digits and . _ - that ends in .safetensors"
     assert got == ascii(name)
+
+
+def test_two_names_of_one_file_are_two_holders_of_each_tensor(index: Path) -> None:
+    twin = index.with_name("twin.safetensors")
+    twin.symlink_to(FIRST)
+    write_index(index.parent, {**WEIGHT_MAP, "b": twin.name})
+    assert findings(index) == [
+        ("a tensor that several shards hold", name, place, f"{FIRST}, {twin.name}")
+        for name, place in (("a", FIRST), ("b", twin.name))
+    ]
+
+
+def test_shards_whose_names_some_file_systems_confuse_are_refused(index: Path) -> None:
+    write_index(index.parent, {**WEIGHT_MAP, "a": FIRST.upper()[:5] + FIRST[5:]})
+    ((what, _, _, got),) = findings(index)
+    assert what == "two shards' names differ in upper and lower case only"
+    assert got == f"MODEL-00001-of-00002.safetensors, {FIRST}"
+
+
+def test_an_index_of_more_shards_than_any_checkpoint_has_is_refused(index: Path) -> None:
+    write_index(index.parent, {f"t{n}": f"{n}.safetensors" for n in range(10_001)})
+    assert findings(index) == [
+        ("the index lists too many shards", None, "at most 10,000 files", "10,001")
+    ]
+
+
+@pytest.mark.parametrize("name", ["model-00001 (1).safetensors", "重み@fp16+x.safetensors"])
+def test_a_shard_may_have_letters_of_any_script_and_blanks(index: Path, name: str) -> None:
+    index.with_name(FIRST).rename(index.with_name(name))
+    write_index(index.parent, {**WEIGHT_MAP, "a": name, "b": name})
+    with open_source(index) as source:
+        assert source.read("a") == VALUES["a"].tobytes()
 
 
 @pytest.mark.parametrize(

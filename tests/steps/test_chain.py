@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from arrays import apply_steps
+from arrays import apply_steps, array_of, tensor_of
 
 from converter.errors import StepError
 from converter.spec import TensorSpec
+from converter.steps.cast import Cast
 from converter.steps.chain import apply_chain, infer_chain, preimage_chain
 from converter.steps.chunk import Chunk
 from converter.steps.concat import Concat
@@ -85,3 +86,12 @@ def test_outputs_that_do_not_make_whole_groups_are_refused() -> None:
 def test_another_number_of_sources_than_the_outputs_need_is_refused() -> None:
     with pytest.raises(StepError, match="go into stack"):
         preimage_chain((Stack(dim=0),), ((3, 4, 8),), sources=2)
+
+
+def test_what_casts_round_to_zero_is_told_by_tensor() -> None:
+    told: list[list[int]] = []
+    steps = (Split(dim=0, sizes=(1, 3)), Cast("F16"), Transpose(), Cast("F8_E4M3"))
+    tensor = torch.tensor([[1e-9, 1.0], [0.0, 1e-5], [1e-9, 1e-9], [2.0, 1e-4]])
+    first, second = map(tensor_of, apply_chain(steps, [array_of(tensor)], flushed=told.append))
+    assert told == [[1, 2], [0, 2]]
+    assert (first.tolist(), second.tolist()) == ([[0.0], [1.0]], [[0.0, 0.0, 2.0], [0.0] * 3])
