@@ -4,6 +4,7 @@
     load_into(module, "converted/dit", device="cuda")   the same for a module of your own
     load_tensors("converted/dit", device="cuda")        name → tensor
     load_bundle("converted/indextts2", device="cuda")   name → nn.Module, for a whole pipeline
+    load_slices("converted/dit", cut, device="cuda")    name → what one of several ranks needs
     open_canonical("converted/dit").manifest            what it holds and where it came from
 
 It stands on torch and the leaves of this package alone, knows no rules, and guesses nothing. It
@@ -15,6 +16,7 @@ from __future__ import annotations
 from converter.runtime.bundle import load_bundle
 from converter.runtime.directory import CanonicalDirectory, open_canonical
 from converter.runtime.load import load_into, load_model, load_tensors
+from converter.runtime.slices import load_slices, share
 from converter.runtime.tensors import Check
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "load_bundle",
     "load_into",
     "load_model",
+    "load_slices",
     "load_tensors",
     "open_canonical",
+    "share",
 ]

@@ -109,10 +109,6 @@ def windows(device: torch.device, *, readers: int, data_bytes: int) -> Iterator[
         yield in_place
         return
     count = min(readers + _SPARE_BUFFERS, -(-data_bytes // CHUNK_BYTES))
-    buffers = [
-        torch.empty(CHUNK_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
-        for _ in range(max(count, 1))
-    ]
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     # The memory may have been used until now by work that is still queued on the current stream.
     stream.wait_stream(torch.cuda.current_stream(device))
@@ -123,5 +119,19 @@ def windows(device: torch.device, *, readers: int, data_bytes: int) -> Iterator[
             copied: Wait = stream.record_event().synchronize
         return copied
 
-    with ring(buffers, send) as window:
+    with ring(_page_locked, max(count, 1), send) as window:
         yield window
+
+
+def _page_locked() -> Tensor:
+    """Return a buffer of host memory that a GPU copies from while the CPU does something else."""
+    try:
+        return torch.empty(CHUNK_BYTES, dtype=torch.uint8, device="cpu", pin_memory=True)
+    except RuntimeError as error:
+        raise ExecutionError(
+            "no page-locked memory on the host for the way to the device",
+            code="memory",
+            expected=f"{CHUNK_BYTES:,} bytes",
+            got=str(error).splitlines()[0],
+            hint="free memory of the host, or raise what the process may lock (ulimit -l)",
+        ) from error

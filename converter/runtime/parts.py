@@ -15,6 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from converter.canonical import TENSOR_ALIGNMENT_BYTES
 from converter.errors import MismatchError
 from converter.finding import Finding
 from converter.manifest import TensorRecord
@@ -26,7 +27,6 @@ from converter.spec import Shape
 
 # Host memory for the stretches that hold more than their box; a larger stretch takes what it needs.
 STAGE_BYTES = 256 << 20
-_ALIGNMENT_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Bytes ``[begin, end)`` of ``file`` that hold all of ``part``, whose first byte is ``first``."""
+    """Bytes ``[begin, end)`` of ``file``, which hold a part; its own first byte is at ``first``."""
 
     part: Part
     file: OpenFile
@@ -122,19 +122,23 @@ def _read_staged(stretches: Sequence[_Stretch], *, hashed: bool) -> list[Finding
 
 
 def _batches(stretches: Sequence[_Stretch]) -> Iterator[list[_Stretch]]:
+    """Group stretches that fit into the stage together; a larger one is alone."""
     batch: list[_Stretch] = []
+    filled = 0
     for stretch in stretches:
-        if batch and sum(map(_staged_bytes, [*batch, stretch])) > STAGE_BYTES:
+        size = _staged_bytes(stretch)
+        if batch and filled + size > STAGE_BYTES:
             yield batch
-            batch = []
+            batch, filled = [], 0
         batch.append(stretch)
+        filled += size
     if batch:
         yield batch
 
 
 def _staged_bytes(stretch: _Stretch) -> int:
     """Return the room that a stretch takes, so that the next one begins aligned."""
-    return stretch.size + -stretch.size % _ALIGNMENT_BYTES
+    return stretch.size + -stretch.size % TENSOR_ALIGNMENT_BYTES
 
 
 def _box(stretch: _Stretch, memory: Tensor) -> Tensor:

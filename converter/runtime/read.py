@@ -9,13 +9,15 @@ memory itself, for a device it is a buffer that is sent there when the window cl
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from converter import canonical
@@ -61,13 +63,12 @@ class Unit:
 
 def plan_units(file: OpenFile, memory: Tensor, *, hashed: bool) -> list[Unit]:
     """Cut the data of ``file``, to be read into ``memory``, into units of work."""
-    if hashed:
-        rows = list(_rows(extent for record in file.tensors for extent in extents(file, record)))
-        bounds = [(row[0].begin, row[-1].end) for row in rows]
-    else:
+    if not hashed:
         starts = range(file.data_begin, file.size, CHUNK_BYTES)
-        bounds = [(begin, min(begin + CHUNK_BYTES, file.size)) for begin in starts]
-        rows = [() for _ in bounds]
+        chunks = torch.split(memory, CHUNK_BYTES) if file.data_bytes else ()
+        return [Unit(file, begin, chunk, ()) for begin, chunk in zip(starts, chunks, strict=True)]
+    rows = list(_rows(extent for record in file.tensors for extent in extents(file, record)))
+    bounds = [(row[0].begin, row[-1].end) for row in rows]
     return [
         Unit(file, begin, memory[begin - file.data_begin : end - file.data_begin], row)
         for (begin, end), row in zip(bounds, rows, strict=True)
@@ -122,29 +123,53 @@ def read_units(units: Sequence[Unit], window: Window, *, readers: int) -> list[F
     The first exception of a thread stops the others and is raised, once all have ended. So is a
     Ctrl-C, between two chunks.
     """
+    # The largest first, so that all threads end at about the same time.
+    order = sorted(range(len(units)), key=lambda number: -units[number].memory.numel())
+    pending = deque(order)
     with checked():
         pool = ThreadPoolExecutor(readers, thread_name_prefix="converter-reader")
         try:
-            futures = [pool.submit(_read_unit, unit, window) for unit in units]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            futures = [pool.submit(_read_pending, units, pending, window) for _ in range(readers)]
+            wait(futures)
         finally:
-            pool.shutdown(cancel_futures=True)
-    # Units start in order, so that one that failed comes before all that were cancelled.
+            pending.clear()
+            pool.shutdown()
+    found = [one for future in futures for one in future.result()]
     first: dict[str | None, Finding] = {}
-    for future in futures:
-        for finding in future.result():
-            first.setdefault(finding.tensor, finding)
+    for _, finding in sorted(found, key=lambda one: one[0]):
+        first.setdefault(finding.tensor, finding)
     return list(first.values())
+
+
+def _read_pending(
+    units: Sequence[Unit], pending: deque[int], window: Window
+) -> list[tuple[int, Finding]]:
+    """Read units until none is pending; return what was found, each with its unit's number.
+
+    While a chunk is copied to a device, all else has some 70 µs: so no task for each, no queue.
+    """
+    found: list[tuple[int, Finding]] = []
+    try:
+        while True:
+            try:
+                number = pending.popleft()
+            except IndexError:
+                return found
+            found += [(number, finding) for finding in _read_unit(units[number], window)]
+    except BaseException:
+        pending.clear()
+        raise
 
 
 def _read_unit(unit: Unit, window: Window) -> list[Finding]:
     digests = [hashlib.sha256() for _ in unit.extents]
-    for start in range(0, unit.memory.numel(), CHUNK_BYTES):
-        begin = unit.begin + start
-        with window(unit.memory[start : start + CHUNK_BYTES]) as chunk:
+    begin = unit.begin
+    for memory in torch.split(unit.memory, CHUNK_BYTES):
+        with window(memory) as chunk:
             _fill(chunk, unit.file, begin)
             for extent, digest in zip(unit.extents, digests, strict=True):
                 digest.update(chunk[max(extent.begin - begin, 0) : max(extent.end - begin, 0)])
+            begin += len(chunk)
     return [
         Finding(
             code="digest",
@@ -162,12 +187,14 @@ def _read_unit(unit: Unit, window: Window) -> list[Finding]:
 
 def _fill(chunk: memoryview, file: OpenFile, position: int) -> None:
     try:
-        with reading(file.path):
-            read_at(file.descriptor, chunk, position)
+        read_at(file.descriptor, chunk, position)
     except EOFError as error:
         raise MismatchError(
             "the file was cut short while it was read", code="changed", where=str(file.path)
         ) from error
+    except OSError:
+        with reading(file.path):
+            raise
 
 
 @contextmanager
@@ -177,34 +204,87 @@ def in_place(memory: Tensor) -> Iterator[memoryview]:
 
 
 @contextmanager
-def ring(buffers: Sequence[Tensor], send: Send) -> Iterator[Window]:
+def ring(make: Callable[[], Tensor], count: int, send: Send) -> Iterator[Window]:
     """Yield windows that lend a buffer and send its bytes on when they close.
 
+    ``make()`` returns one of at most ``count`` buffers, uint8 host memory of a chunk; they are
+    made when first needed, by the threads that need them, since page-locking takes its time.
     ``send(memory, bytes)`` starts a copy and returns how to wait for it. A buffer is lent again
     only after its last copy is done; all copies are done when the ring ends, however it ends.
-    Each of ``buffers`` is uint8 host memory of at least one chunk.
     """
-    free: SimpleQueue[tuple[Tensor, Wait]] = SimpleQueue()
-    for buffer in buffers:
-        free.put((buffer, _done))
-
-    @contextmanager
-    def window(memory: Tensor) -> Iterator[memoryview]:
-        buffer, sent = free.get()
-        try:
-            sent()
-            filled = buffer[: memory.numel()]
-            yield filled.numpy().data
-            sent = send(memory, filled)
-        finally:
-            free.put((buffer, sent))
-
+    buffers = _Buffers(make, count)
     try:
-        yield window
+        yield lambda memory: _Loan(buffers, memory, send)
     finally:
-        for _ in buffers:
-            _, sent = free.get()
-            sent()
+        buffers.wait()
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """A buffer, its memory, and how to wait for the last copy of it."""
+
+    tensor: Tensor
+    bytes: memoryview
+    sent: Wait
+
+
+class _Buffers:
+    """Buffers to be lent, those that were made."""
+
+    def __init__(self, make: Callable[[], Tensor], count: int) -> None:
+        self._make = make
+        self._unmade = deque(range(count))
+        self._made: deque[_Buffer] = deque()
+        self._free: SimpleQueue[_Buffer] = SimpleQueue()
+
+    def take(self) -> _Buffer:
+        """Return a buffer that nobody has; make it, or wait for it."""
+        try:
+            self._unmade.popleft()
+        except IndexError:
+            return self._free.get()
+        tensor = self._make()
+        buffer = _Buffer(tensor, tensor.numpy().data, _done)
+        self._made.append(buffer)
+        return buffer
+
+    def give(self, buffer: _Buffer) -> None:
+        """Take a buffer back."""
+        self._free.put(buffer)
+
+    def wait(self) -> None:
+        """Wait for the copies of all buffers; nobody has one any more."""
+        with ExitStack() as stack:
+            for buffer in self._made:
+                stack.callback(buffer.sent)
+
+
+class _Loan:
+    """The window of one chunk: a context whose value is host memory of the size of ``memory``."""
+
+    __slots__ = ("_buffer", "_buffers", "_memory", "_send")
+
+    def __init__(self, buffers: _Buffers, memory: Tensor, send: Send) -> None:
+        self._buffers = buffers
+        self._memory = memory
+        self._send = send
+
+    def __enter__(self) -> memoryview:
+        self._buffer = buffer = self._buffers.take()
+        try:
+            buffer.sent()
+        except BaseException:
+            self._buffers.give(buffer)
+            raise
+        return buffer.bytes[: self._memory.numel()]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        buffer = self._buffer
+        try:
+            if kind is None:
+                buffer.sent = self._send(self._memory, buffer.tensor[: self._memory.numel()])
+        finally:
+            self._buffers.give(buffer)
 
 
 def _done() -> None:

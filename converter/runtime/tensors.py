@@ -30,7 +30,7 @@ def read_tensors(
     Unless they are ``mapped``, nothing is returned before all of it is read and, with
     ``check="full"``, proven: the bytes hashed are the bytes returned.
     """
-    _require_dtypes(canonical)
+    require_dtypes(canonical)
     files = canonical.files
     memories = [map_file(file) for file in files] if mapped else _read(files, device, check)
     if check == "header":  # proven bytes are right, whatever became of their file
@@ -75,7 +75,8 @@ def resolve_request(device: str | torch.device, check: str, *, mapped: bool) -> 
     return target
 
 
-def _require_dtypes(canonical: OpenDirectory) -> None:
+def require_dtypes(canonical: OpenDirectory) -> None:
+    """Raise ExecutionError for tensors of which torch could make none."""
     findings = [
         Finding("dtype", "torch has no such dtype", tensor=record.name, got=record.dtype)
         for record in canonical.manifest.tensors

@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -135,6 +137,27 @@ def test_copies_to_a_gpu_run_on_a_side_stream_and_are_waited_for(
         assert bytes(memory.tolist()) == b"efgh"
     sent_and_waited = ["copy sent", "copy waited for"]
     assert log == ["earlier work waited for", *sent_and_waited, *sent_and_waited]
+
+
+def test_memory_that_cannot_be_page_locked_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = torch.empty
+
+    def refuse(*shape: int, pin_memory: bool = False, **keys: Any) -> torch.Tensor:
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory\nand so on")
+        return empty(*shape, **{**keys, "device": "cpu"})
+
+    path = write_canonical(tmp_path / "toy", {"a": torch.zeros(4)})
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr("converter.runtime.tensors.resolve_device", lambda _: gpu)
+    monkeypatch.setattr("converter.runtime.device._free_bytes", lambda _: 1000)
+    monkeypatch.setattr("torch.empty", refuse)
+    monkeypatch.setattr("torch.cuda.Stream", MagicMock())
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+    with pytest.raises(ExecutionError, match=r"no page-locked memory(.|\n)*out of memory"):
+        load_tensors(path, device="cuda")
 
 
 @pytest.mark.cuda

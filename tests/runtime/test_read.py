@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from converter.positional import WriteBuffer, read_at
 from converter.publish import exchange
 from converter.runtime import Check, directory, load_tensors
 from converter.runtime.directory import opened
-from converter.runtime.read import CHUNK_BYTES, Wait, Window, plan_units, ring
+from converter.runtime.read import Wait, Window, plan_units, read_units, ring
 
 CHECKS: list[Check] = ["header", "full"]
 READ_AT = "converter.runtime.read.read_at"
@@ -52,9 +52,8 @@ def late_copies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             log.append("sent")
             return stream.submit(copy, memory, filled).result
 
-        buffers = [torch.empty(256, dtype=torch.uint8) for _ in range(2)]
         with ThreadPoolExecutor(1) as stream:
-            with ring(buffers, send) as window:
+            with ring(lambda: torch.empty(256, dtype=torch.uint8), 2, send) as window:
                 yield window
             assert log.count("sent") == log.count("copied")
 
@@ -101,13 +100,92 @@ def test_bytes_that_differ_end_the_load_after_all_copies(
     assert late_copies.count("sent") == late_copies.count("copied")
 
 
+def test_a_buffer_is_made_when_it_is_first_needed_and_no_more_than_asked() -> None:
+    made: list[Tensor] = []
+
+    def make() -> Tensor:
+        made.append(torch.empty(256, dtype=torch.uint8))
+        return made[-1]
+
+    memory = torch.zeros(5, 100, dtype=torch.uint8)
+
+    def send(memory: Tensor, filled: Tensor) -> Wait:
+        memory.copy_(filled)
+        return lambda: None
+
+    with ring(make, 3, send) as window:
+        assert not made
+        for number, row in enumerate(memory):
+            with window(row) as chunk:
+                assert len(made) == min(number + 1, 3)
+                chunk[:] = bytes([number]) * 100
+    assert memory.tolist() == [[number] * 100 for number in range(5)]
+
+
+def test_all_copies_are_waited_for_though_one_fails() -> None:
+    waited: list[int] = []
+
+    def send(memory: Tensor, filled: Tensor) -> Wait:
+        def wait() -> None:
+            waited.append(int(memory[0]))
+            if memory[0] == 1:
+                raise RuntimeError("the device is gone")
+
+        return wait
+
+    memory = torch.arange(3, dtype=torch.uint8)[:, None]
+    stack = ExitStack()
+    window = stack.enter_context(ring(lambda: torch.empty(256, dtype=torch.uint8), 3, send))
+    for row in memory:
+        with window(row):
+            pass
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        stack.close()
+    assert sorted(waited) == [0, 1, 2]
+
+
+def test_a_chunk_that_could_not_be_read_is_not_sent() -> None:
+    sent: list[Tensor] = []
+
+    def send(memory: Tensor, filled: Tensor) -> Wait:
+        sent.append(memory)
+        return lambda: None
+
+    with ring(lambda: torch.empty(256, dtype=torch.uint8), 1, send) as window:
+        lent = window(torch.empty(4, dtype=torch.uint8))
+        with pytest.raises(OSError, match="the disk is gone"), lent:
+            raise OSError("the disk is gone")
+        with window(torch.empty(4, dtype=torch.uint8)):
+            pass
+    assert len(sent) == 1
+
+
+def test_the_largest_units_are_read_first_so_that_readers_end_together(tmp_path: Path) -> None:
+    sizes = [64, 1024, 100, 4096, 30]
+    tensors = {f"t{i}": torch.ones(size, dtype=torch.uint8) for i, size in enumerate(sizes)}
+    began: list[int] = []
+
+    @contextmanager
+    def window(memory: Tensor) -> Iterator[memoryview]:
+        began.append(memory.numel())
+        yield memory.numpy().data
+
+    with opened(write_canonical(tmp_path / "toy", tensors)) as canonical:
+        (file,) = canonical.files
+        memory = torch.empty(file.data_bytes, dtype=torch.uint8)
+        units = plan_units(file, memory, hashed=True)
+        assert not read_units(units, window, readers=1)
+    assert began == sorted(began, reverse=True)
+    assert sum(began) == sum(sizes)
+
+
 def test_a_failed_copy_ends_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def send(memory: Tensor, filled: Tensor) -> Wait:
         raise RuntimeError("the device is gone")
 
     @contextmanager
     def windows(device: torch.device, *, readers: int, data_bytes: int) -> Iterator[Window]:
-        with ring([torch.empty(CHUNK_BYTES, dtype=torch.uint8)], send) as window:
+        with ring(lambda: torch.empty(256, dtype=torch.uint8), 1, send) as window:
             yield window
 
     monkeypatch.setattr("converter.runtime.tensors.windows", windows)
