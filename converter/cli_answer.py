@@ -99,7 +99,7 @@ def _show(report: Report, *, as_json: bool) -> None:
     for finding in report.findings:
         show_finding(finding)
     if report.exit_code and len(report.findings) > 1:
-        click.echo(f"{len(report.findings)} findings", err=True)
+        _tell(f"{len(report.findings)} findings")
 
 
 def show_finding(finding: Finding) -> None:
@@ -107,7 +107,15 @@ def show_finding(finding: Finding) -> None:
     label = f"{finding.severity}:"
     if not os.environ.get("NO_COLOR"):
         label = click.style(label, fg="yellow" if finding.severity == "warning" else "red")
-    click.echo(f"{label} {finding.render()}", err=True)
+    _tell(f"{label} {finding.render()}")
+
+
+def _tell(text: str) -> None:
+    """Write to stderr; that nobody reads it changes no exit code."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # for the flush at exit
 
 
 def _print(answer: str) -> None:

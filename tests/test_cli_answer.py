@@ -173,3 +173,14 @@ def test_one_whose_terminal_goes_away_leaves_nothing(here: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     (here / "waiting").unlink()
     assert_nothing_is_left(here)
+
+
+def test_a_reader_of_errors_that_stops_early_changes_no_exit_code(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"out{number}").mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "converter", "verify", *map(str, tmp_path.iterdir())]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=writing)
+    os.close(writing)
+    assert done.returncode == 4
