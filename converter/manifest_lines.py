@@ -50,13 +50,15 @@ def part(data: bytes) -> tuple[bytes, list[str]] | None:
 
     The two together are the whole: ``data`` is as it should be if the first is and each line is.
     """
-    if not data.isascii():
+    begin = data.find(_OPENED)
+    end = data.find(_CLOSED, begin)
+    if begin < 0 or end < 0:
         return None
-    head, opened, rest = data.partition(_OPENED)
-    lines, closed, tail = rest.partition(_CLOSED)
-    if not opened or not closed:
+    try:
+        lines = str(memoryview(data)[begin + len(_OPENED) : end], "ascii")
+    except UnicodeDecodeError:
         return None
-    return head + _NONE + tail, lines.decode("ascii").split(",\n")
+    return data[:begin] + _NONE + data[end + len(_CLOSED) :], lines.split(",\n")
 
 
 def read(
@@ -94,14 +96,21 @@ def read(
             stats = statistics(*numbers)
         if dtype not in DTYPES or chains[chain] is None:
             return None
-        place = (shapes[shape], int(offset), int(size), sha256)
-        origin = (_split(pieces), _split(sources), chains[chain])
-        made.append(make(name, file, dtype, *place, *origin, stats))
+        record = make(
+            name,
+            file,
+            dtype,
+            shapes[shape],
+            int(offset),
+            int(size),
+            sha256,
+            () if pieces is None else tuple(pieces.split(_BETWEEN)),
+            () if sources is None else tuple(sources.split(_BETWEEN)),
+            chains[chain],
+            stats,
+        )
+        made.append(record)
     return made
-
-
-def _split(items: str | None) -> tuple[str, ...]:
-    return () if items is None else tuple(items.split(_BETWEEN))
 
 
 def _numbers(texts: Sequence[str]) -> tuple[float, ...] | None:

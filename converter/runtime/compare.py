@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -26,36 +26,41 @@ def stored_names(manifest: Manifest) -> dict[str, TensorRecord]:
     return stored | {alias: stored[name] for alias, name in manifest.aliases.items()}
 
 
-def held_names(module: nn.Module) -> dict[str, object]:
-    """Return every name of the module that has to be loaded, with what it holds now.
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a module holds, by name; a tensor under several names is one object under each.
 
-    These are its parameters and what its ``state_dict`` has beside them: persistent buffers, and
-    extra state, which is no tensor. A tensor under several names is one object under each.
+    ``names`` has all that is to be loaded: parameters, and what the ``state_dict`` has beside
+    them, which are persistent buffers, and extra state, which is no tensor. ``unsaved`` has the
+    buffers that it leaves out. ``state`` is the ``state_dict`` itself.
     """
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    return parameters | module.state_dict(keep_vars=True)
+
+    names: Held
+    unsaved: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """Return what ``module`` holds now; to find it takes as long as the module is deep."""
+        state = module.state_dict(keep_vars=True)
+        names = dict(module.named_parameters(remove_duplicate=False)) | state
+        buffers = module.named_buffers(remove_duplicate=False)
+        return cls(names, {key: held for key, held in buffers if key not in names}, state)
 
 
-def unsaved_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Return the buffers that the module's ``state_dict`` leaves out, by name."""
-    held = held_names(module)
-    buffers = module.named_buffers(remove_duplicate=False)
-    return {name: buffer for name, buffer in buffers if name not in held}
-
-
-def differences(module: nn.Module, manifest: Manifest, *, where: str) -> list[Finding]:
-    """Return all that keeps ``module`` from being filled with the tensors of ``manifest``.
+def differences(held: Holdings, manifest: Manifest, *, where: str) -> list[Finding]:
+    """Return all that keeps a module from being filled with the tensors of ``manifest``.
 
     Expected is what the files have, got is what the module has. Names whose findings are otherwise
     equal are folded into one; ``where`` names the directory.
     """
-    stored, held = stored_names(manifest), held_names(module)
+    stored = stored_names(manifest)
     findings = [
-        *_missing(stored, held),
-        *_unexpected(stored, held),
-        *_unequal(stored, held),
-        *_untied(stored, held),
-        *_left_on_meta(module),
+        *_missing(stored, held.names),
+        *_unexpected(stored, held.names),
+        *_unequal(stored, held.names),
+        *_untied(stored, held.names),
+        *_left_on_meta(held.unsaved),
     ]
     return [replace(finding, where=where) for finding in fold_findings(findings)]
 
@@ -97,14 +102,14 @@ def _unequal(stored: Stored, held: Held) -> Iterator[Finding]:
     for name, value in held.items():
         if name in stored:
             record = stored[name]
-            pairs = {
-                "shape": (str(list(record.shape)), _shape(value)),
-                "dtype": (record.dtype, _dtype(value)),
-            }
-            for field, (expected, got) in pairs.items():
+            pairs = (
+                ("shape", list(record.shape), _shape(value)),
+                ("dtype", record.dtype, _dtype(value)),
+            )
+            for field, expected, got in pairs:
                 if expected != got:
                     what = f"the {field} of the module is not that of the files"
-                    yield Finding(field, what, tensor=name, expected=expected, got=got)
+                    yield Finding(field, what, tensor=name, expected=str(expected), got=str(got))
 
 
 def _untied(stored: Stored, held: Held) -> Iterator[Finding]:
@@ -123,8 +128,8 @@ def _untied(stored: Stored, held: Held) -> Iterator[Finding]:
             )
 
 
-def _left_on_meta(module: nn.Module) -> Iterator[Finding]:
-    for name, buffer in unsaved_buffers(module).items():
+def _left_on_meta(unsaved: Mapping[str, Tensor]) -> Iterator[Finding]:
+    for name, buffer in unsaved.items():
         if buffer.is_meta:
             yield Finding(
                 code="meta",
@@ -140,7 +145,7 @@ def _dtype(value: object) -> str:
     return type(value).__name__
 
 
-def _shape(value: object) -> str:
+def _shape(value: object) -> list[int] | str:
     if isinstance(value, Tensor):
-        return "not initialised" if is_lazy(value) else str(list(value.shape))
+        return "not initialised" if is_lazy(value) else list(value.shape)
     return "not a tensor"

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from converter.errors import MismatchError
 from converter.manifest import Manifest
-from converter.runtime.compare import differences, held_names, stored_names, unsaved_buffers
+from converter.runtime.collector import paused
+from converter.runtime.compare import Holdings, differences, stored_names
 from converter.runtime.directory import OpenDirectory, opened
 from converter.runtime.networks import build_network
 from converter.runtime.tensors import Check, read_tensors, resolve_request
@@ -70,7 +71,7 @@ def load_into(
     """
     target = resolve_request(device, check, mapped=mapped)
     with opened(path, full=check == "full") as canonical:
-        _fill(module, canonical, target, check, mapped=mapped)
+        _fill(module, Holdings.of(module), canonical, target, check, mapped=mapped)
 
 
 def load_model(
@@ -98,58 +99,68 @@ def load_network(
     canonical: OpenDirectory, device: torch.device, check: Check, *, mapped: bool
 ) -> nn.Module:
     """Do what ``load_model`` does with a directory that is open."""
-    module = build_network(canonical.manifest.model).eval().requires_grad_(False)
-    _take_dtypes(module, canonical.manifest)
-    _fill(module, canonical, device, check, mapped=mapped)
+    with paused():
+        module = build_network(canonical.manifest.model).eval().requires_grad_(False)
+        held = Holdings.of(module)
+        _take_dtypes(held, canonical.manifest)
+    _fill(module, held, canonical, device, check, mapped=mapped)
     return module
 
 
-def _take_dtypes(module: nn.Module, manifest: Manifest) -> None:
+def _take_dtypes(held: Holdings, manifest: Manifest) -> None:
     """Give a network on meta the floating dtypes of the files, which its code leaves open."""
     stored = stored_names(manifest)
-    for name, held in held_names(module).items():
-        if name in stored and isinstance(held, Tensor):
+    for name, value in held.names.items():
+        if name in stored and isinstance(value, Tensor):
             dtype = TORCH_DTYPES.get(stored[name].dtype)
-            if dtype is not None and dtype.is_floating_point and held.is_floating_point():
-                held.data = held.data.to(dtype)
+            if dtype is None or dtype == value.dtype:
+                continue
+            if dtype.is_floating_point and value.is_floating_point():
+                value.data = value.data.to(dtype)
 
 
 def _fill(
     module: nn.Module,
+    held: Holdings,
     canonical: OpenDirectory,
     device: torch.device,
     check: Check,
     *,
     mapped: bool,
 ) -> None:
-    findings = differences(module, canonical.manifest, where=str(canonical.path))
+    findings = differences(held, canonical.manifest, where=str(canonical.path))
     if findings:
         raise MismatchError.of(findings)
     tensors = read_tensors(canonical, device, check, mapped=mapped)
-    buffers = unsaved_buffers(module)
-    unique = {id(buffer): buffer for buffer in buffers.values()}
+    with paused():
+        _assign(module, held, _new_values(held, tensors, canonical.manifest), device)
+
+
+def _assign(
+    module: nn.Module, held: Holdings, values: Mapping[str, Tensor], device: torch.device
+) -> None:
+    unique = {id(buffer): buffer for buffer in held.unsaved.values()}
     moved = {key: buffer.to(device) for key, buffer in unique.items()}
     # Its metadata tells the hooks of the module's parts that the names are those of today.
-    state = module.state_dict()
-    state.update(_new_values(module, tensors, canonical.manifest))
-    module.load_state_dict(state, strict=True, assign=True)
-    for name, buffer in buffers.items():
+    held.state.update(values)
+    module.load_state_dict(held.state, strict=True, assign=True)
+    for name, buffer in held.unsaved.items():
         owner, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(owner), leaf, moved[id(buffer)])
 
 
 def _new_values(
-    module: nn.Module, tensors: Mapping[str, Tensor], manifest: Manifest
+    held: Holdings, tensors: Mapping[str, Tensor], manifest: Manifest
 ) -> dict[str, Tensor]:
     """Return what each name of the module is to hold: a parameter, or a tensor for a buffer."""
     stored = stored_names(manifest)
     parameters: dict[str, nn.Parameter] = {}
     values: dict[str, Tensor] = {}
-    for name, held in held_names(module).items():
+    for name, value in held.names.items():
         values[name] = tensors[name]
-        if isinstance(held, nn.Parameter):
+        if isinstance(value, nn.Parameter):
             # One object under all names of a tensor keeps a tie, or makes one.
             values[name] = parameters.setdefault(
-                stored[name].name, nn.Parameter(tensors[name], requires_grad=held.requires_grad)
+                stored[name].name, nn.Parameter(tensors[name], requires_grad=value.requires_grad)
             )
     return values

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -12,9 +16,11 @@ from canonical_fixture import assert_same_bytes, every_dtype, flip, write_canoni
 from torch import nn
 
 from converter.canonical import WEIGHTS_NAME
+from converter.cores import available_cores
 from converter.errors import ExecutionError, MismatchError, UsageError
 from converter.runtime import Check, load_into, load_model, load_tensors
 from converter.runtime.device import resolve_device, windows
+from converter.runtime.directory import opened
 
 
 @pytest.fixture
@@ -137,6 +143,78 @@ def test_copies_to_a_gpu_run_on_a_side_stream_and_are_waited_for(
         assert bytes(memory.tolist()) == b"efgh"
     sent_and_waited = ["copy sent", "copy waited for"]
     assert log == ["earlier work waited for", *sent_and_waited, *sent_and_waited]
+
+
+class PretendGpu:
+    """A GPU whose memory is the host's, and whose copies are late, one after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, queue: ThreadPoolExecutor) -> None:
+        self.allocated: list[int] = []  # sizes in bytes, of its memory and of page-locked memory
+        self.page_locked: list[int] = []
+        self.copies: list[Future[object]] = []
+        self.streams: list[str] = []  # that of each copy
+        self._on = threading.local()
+        self._queue = queue
+        self._empty, self._copy = torch.empty, torch.Tensor.copy_
+        gpu = torch.device("cuda", 0)
+        monkeypatch.setattr("converter.runtime.tensors.resolve_device", lambda _: gpu)
+        monkeypatch.setattr("converter.runtime.device._free_bytes", lambda _: 1 << 30)
+        monkeypatch.setattr("torch.empty", self.empty)
+        monkeypatch.setattr("torch.Tensor.copy_", lambda *given, **keys: self.copy(*given, **keys))
+        monkeypatch.setattr("torch.cuda.Stream", lambda _: self)
+        monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+        monkeypatch.setattr("torch.cuda.stream", self.on_side_stream)
+
+    def empty(self, size: int, *, dtype: torch.dtype, device: Any, **keys: Any) -> torch.Tensor:
+        sizes = self.page_locked if keys.pop("pin_memory", False) else self.allocated
+        sizes.append(size)
+        return self._empty(size, dtype=dtype, device="cpu", **keys)
+
+    def copy(self, memory: torch.Tensor, filled: torch.Tensor, *, non_blocking: bool) -> None:
+        def late() -> None:
+            time.sleep(0.001)
+            self._copy(memory, filled)
+
+        assert non_blocking
+        self.streams.append(getattr(self._on, "stream", "current"))
+        self.copies.append(self._queue.submit(late))
+
+    @contextmanager
+    def on_side_stream(self, _: object) -> Iterator[None]:
+        self._on.stream = "side"
+        yield
+        del self._on.stream
+
+    def wait_stream(self, _: object) -> None:
+        assert not self.copies
+
+    def record_event(self) -> MagicMock:
+        copies = tuple(self.copies)
+        return MagicMock(synchronize=lambda: [copy.result() for copy in copies])
+
+
+@pytest.mark.parametrize("check", ["header", "full"])
+def test_a_load_takes_one_allocation_for_each_file_a_small_ring_and_a_side_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    for module in ("device", "read"):
+        monkeypatch.setattr(f"converter.runtime.{module}.CHUNK_BYTES", 256)
+    tensors = every_dtype()
+    names = list(tensors)
+    path = write_canonical(tmp_path / "toy", tensors, shards=[names[:9], names[9:]])
+    with opened(path) as canonical:
+        sizes = [file.data_bytes for file in canonical.files]
+    with ThreadPoolExecutor(1) as queue:
+        gpu = PretendGpu(monkeypatch, queue)
+        loaded = load_tensors(path, device="cuda", check=check)
+        assert all(copy.done() for copy in gpu.copies)
+    monkeypatch.undo()
+    assert gpu.allocated == sizes
+    assert len(gpu.copies) > 20
+    assert set(gpu.streams) == {"side"}
+    assert 0 < len(gpu.page_locked) <= available_cores() + 4
+    assert set(gpu.page_locked) == {256}
+    assert_same_bytes(loaded, tensors)
 
 
 def test_memory_that_cannot_be_page_locked_is_an_error(
