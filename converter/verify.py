@@ -7,6 +7,7 @@ determined by the manifest too; and ``SHA256SUMS`` covers the manifest. Nothing 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ from converter.finding import Finding
 from converter.layout import REWRITTEN, Layout, layouts
 from converter.manifest import FileRecord, Manifest
 from converter.progress import Progress
+from converter.strict_json import MAX_BYTES
 from converter.typed_json import first_difference
 from converter.verify_weights import Part, check_weights, parts_again, parts_of
 
@@ -120,9 +122,16 @@ def verify(directory: Path, *, depth: Depth, jobs: int, progress: Progress) -> V
         raise SourceError(f"cannot be read: {error.strerror}", code="io", where=where) from error
 
 
+def read_text(path: Path) -> bytes:
+    """Return a file that is small when it is honest. Raises OSError, also for a huge one."""
+    if path.stat().st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return path.read_bytes()
+
+
 def _verify(directory: Path, depth: Depth, jobs: int, progress: Progress) -> Verification:
     present, findings = _list_files(directory)
-    texts = {name: (directory / name).read_bytes() for name in _TEXTS if name in present}
+    texts = {name: read_text(directory / name) for name in _TEXTS if name in present}
     if MANIFEST_NAME not in texts:
         return Verification(directory, None, (_no_manifest(directory),), 0)
     digest = sha256(texts[MANIFEST_NAME])

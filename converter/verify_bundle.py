@@ -17,7 +17,7 @@ from converter.layout import REWRITTEN
 from converter.manifest import Manifest
 from converter.progress import Progress
 from converter.typed_json import first_difference
-from converter.verify import Depth, Verification, verify
+from converter.verify import Depth, Verification, read_text, verify
 
 _SHOWN_BYTES = 200
 
@@ -31,7 +31,7 @@ def verify_bundle(directory: Path, *, depth: Depth, jobs: int, progress: Progres
     try:
         kinds = {name: os.lstat(directory / name).st_mode for name in os.listdir(directory)}
         texts = {
-            name: (directory / name).read_bytes()
+            name: read_text(directory / name)
             for name in (BUNDLE_NAME, SUMS_NAME)
             if stat.S_ISREG(kinds.get(name, 0))
         }

@@ -568,3 +568,10 @@ def test_one_file_needs_no_index(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {canonical.WEIGHTS_NAME, canonical.MANIFEST_NAME, canonical.SUMS_NAME}
     assert findings(tmp_path / "out") == ()
+
+
+def test_a_manifest_of_absurd_size_is_not_read(out: Path) -> None:
+    os.truncate(out / "manifest.json", 60 << 30)  # without a byte on disk
+    with pytest.raises(SourceError, match="File too large") as caught:
+        api.verify(out)
+    assert str(out / "manifest.json") in str(caught.value.findings[0].where)
