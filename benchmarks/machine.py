@@ -8,6 +8,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from benchmarks.measure import gives_memory_back
 from benchmarks.result import Fact
 from converter import __version__
 from converter.cores import available_cores
@@ -24,6 +25,7 @@ def facts(scratch: Path) -> dict[str, Fact]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
         "file_system": _file_system(scratch),
+        "freed_memory": "goes back to the host" if gives_memory_back() else "stays",
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
         "openssl": _openssl(),

@@ -251,6 +251,7 @@ def _fill_members(
     from converter.conversion import fill
 
     named = {name: plan.bundle_file.members[name].source for name in plan.plans}
+    total_bytes = plan.total_bytes
     for name, member in plan.plans.items():
         maker.begin(member, plan.sources[named[name]], folders[name], jobs)
     return {
@@ -259,7 +260,7 @@ def _fill_members(
             plan.sources[named[name]],
             folders[name],
             jobs=jobs,
-            progress=lambda done, _: progress(done, plan.total_bytes),
+            progress=lambda done, _: progress(done, total_bytes),
             maker=maker,
             digests=functools.partial(
                 digest_once, records, named[name], digest=maker.source_records

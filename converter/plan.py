@@ -92,7 +92,7 @@ class Plan:
                 for name in binding.targets:
                     yield name, binding.stand_in.fill, binding.absent
 
-    @property
+    @cached_property
     def total_bytes(self) -> int:
         """Size of all canonical data in bytes."""
         return sum(spec.nbytes for spec in self.targets.values())

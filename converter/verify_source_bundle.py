@@ -101,6 +101,7 @@ def _derive_members(
     read: dict[str, tuple[FileRecord, ...]] = {}
     derived: dict[str, Manifest] = {}
     findings: list[Finding] = []
+    total_bytes = plan.total_bytes
     for name, member in plan.plans.items():
         source = plan.bundle_file.members[name].source
         derived[name] = derive(
@@ -108,7 +109,7 @@ def _derive_members(
             plan.sources[source],
             stated[name],
             jobs=jobs,
-            progress=lambda done, _: progress(done, plan.total_bytes),
+            progress=lambda done, _: progress(done, total_bytes),
             digests=functools.partial(bundling.digest_once, read, source),
         )
         findings += compare(derived[name], stated[name], directory / name / MANIFEST_NAME)

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,9 @@ FILE_MODE = 0o644
 
 # What is left to digest when the last byte is written; and no lock is taken for less.
 _FOLLOWED_BYTES = 8 << 20
+
+# Brought to disk meanwhile, so that the disk works while there is more to be made.
+_FLUSHED_BYTES = 256 << 20
 
 # O_RDWR: what was written is digested through the same opening.
 _FLAGS = open_flags(
@@ -65,6 +68,7 @@ class WeightsFile:
         self._ahead: dict[int, int] = {}  # begin and end of what was written beyond a gap
         self._abandoned = False
         self._changed = threading.Condition()
+        self._writing = threading.Lock()
         with io_errors(path):
             self._fd = _create(path)
             try:
@@ -82,7 +86,8 @@ class WeightsFile:
             raise ValueError(f"bytes {begin} to {begin + size} lie outside of {self.path.name}")
         if not size:
             return
-        with io_errors(self.path):
+        # Systems let one write to a file at a time; who waits for it there keeps a core busy.
+        with self._writing, io_errors(self.path):
             write_at(self._fd, data, begin)
         with self._changed:
             self._missing_bytes -= size
@@ -97,11 +102,14 @@ class WeightsFile:
         Raises CancelledError when ``abandon`` is called meanwhile.
         """
         whole = hashlib.sha256()
-        position = 0
+        position = flushed = 0
         while position < self.size_bytes:
             end = self._wait_for_more(position)
             with io_errors(self.path):
                 digest.update_from(whole, self._fd, position, end)
+                if end - flushed >= _FLUSHED_BYTES:
+                    _flush(self._fd)
+                    flushed = end
             position = end
         return whole.hexdigest()
 
@@ -171,6 +179,9 @@ def io_errors(path: Path) -> Iterator[None]:
             where=str(error.filename or path),
             hint=_HINTS.get(error.errno or 0),
         ) from error
+
+
+_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 
 def _create(path: Path) -> int:
