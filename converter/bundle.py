@@ -224,10 +224,7 @@ def carry_out(
         with (executor or in_this_process)() as maker:
             made = _fill_members(plan, folders, records, jobs, progress, maker)
         manifests = {name: member.manifest for name, member in made.items()}
-        sums = {
-            f"{name}/{MANIFEST_NAME}": sha256((folder / MANIFEST_NAME).read_bytes())
-            for name, folder in folders.items()
-        }
+        sums = {f"{name}/{MANIFEST_NAME}": member.manifest_sha256 for name, member in made.items()}
         record = record_of(plan, manifests, sums, records)
         text = bundle_record.dump(record)
         write_file(staging.path / BUNDLE_NAME, text)

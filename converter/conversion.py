@@ -58,6 +58,7 @@ class Conversion:
     out: Path
     plan: Plan
     manifest: Manifest
+    manifest_sha256: str
     warnings: tuple[Finding, ...]
     seconds: float
 
@@ -84,7 +85,8 @@ def carry_out(
             maker.begin(plan, source, staging.path, jobs)
             made = fill(plan, source, staging.path, jobs=jobs, progress=progress, maker=maker)
         staging.publish()
-    return Conversion(out, plan, made.manifest, made.warnings, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return Conversion(out, plan, made.manifest, made.manifest_sha256, made.warnings, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Filled:
     """What was written into a canonical directory, and what was noticed about the values."""
 
     manifest: Manifest
+    manifest_sha256: str
     warnings: tuple[Finding, ...]
 
 
@@ -122,11 +125,12 @@ def fill(
     text = manifests.dump(manifest)
     _require_readable(text, directory)
     write_file(directory / MANIFEST_NAME, text)
-    sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: sha256(text)}
+    manifest_sha256 = sha256(text)
+    sums = {record.name: record.sha256 for record in listed} | {MANIFEST_NAME: manifest_sha256}
     write_file(directory / SUMS_NAME, encode_sums(sums))
     flushed = {name: written.flushed for name, written in shards.written.items()}
     warnings = (*suspicions(manifest.tensors), *underflow(flushed, manifest.tensors))
-    return Filled(manifest, warnings)
+    return Filled(manifest, manifest_sha256, warnings)
 
 
 def _require_readable(text: bytes, directory: Path) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -46,25 +46,13 @@ class Staging:
         self.path = self.out.with_name(f".{self.out.name}.partial")
         self._size_bytes = size_bytes
         self._overwrite = overwrite
-        self._stack = ExitStack()
-        self._checked = ExitStack()
+        self._claim = claimed(self.out, self._prepare)
 
     def __enter__(self) -> Self:
-        try:
-            self._checked.enter_context(checked())
-            with held_back(), io_errors(self.out):
-                self._prepare(self._stack)
-        except BaseException:
-            self._clean_up()
-            raise
+        self._claim.__enter__()
         return self
 
     def _prepare(self, stack: ExitStack) -> None:
-        for parent in missing_parents(self.out):
-            stack.callback(remove_if_empty, parent)
-            parent.mkdir(exist_ok=True)
-            sync_directory(parent.parent)
-        stack.enter_context(locked(self.out))
         _remove(self.path)
         replaces = _check_target(self.out, self._overwrite)
         check_space(self.out, self._size_bytes)
@@ -81,11 +69,7 @@ class Staging:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._clean_up()
-
-    def _clean_up(self) -> None:
-        with self._checked, held_back():
-            self._stack.close()
+        self._claim.__exit__(kind, error, traceback)
 
     def make_directory(self, name: str) -> Path:
         """Make a directory inside the staged one and return its path. Raises ExecutionError."""
@@ -121,6 +105,29 @@ class Staging:
         except ExecutionError:
             exchange(self.path, self.out)
             raise
+
+
+@contextmanager
+def claimed(out: Path, prepare: Callable[[ExitStack], None]) -> Iterator[None]:
+    """Hold the lock of ``out``, whose missing parents are made, and call ``prepare``.
+
+    What ``prepare`` leaves on its stack is called at the end, whatever happened, as is the removal
+    of parents that stayed empty. Within, signals that ask to end raise at a ``signals.check``.
+    ``out`` is spelled without links. Raises ExecutionError.
+    """
+    with checked(), ExitStack() as stack:
+        try:
+            with held_back(), io_errors(out):
+                for parent in _missing_parents(out):
+                    stack.callback(_remove_if_empty, parent)
+                    parent.mkdir(exist_ok=True)
+                    sync_directory(parent.parent)
+                stack.enter_context(locked(out))
+                prepare(stack)
+            yield
+        finally:
+            with held_back(), io_errors(out):
+                stack.close()
 
 
 def put_file(path: Path, data: bytes) -> None:
@@ -229,7 +236,7 @@ def _resolve(out: Path) -> Path:
         return out.parent.resolve() / out.name
 
 
-def missing_parents(path: Path) -> list[Path]:
+def _missing_parents(path: Path) -> list[Path]:
     """Return the parents that do not exist, outermost first."""
     return [parent for parent in path.parents if not parent.exists()][::-1]
 
@@ -329,7 +336,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_if_empty(path: Path) -> None:
+def _remove_if_empty(path: Path) -> None:
     """Remove a directory, unless something lies in it."""
     with suppress(OSError):
         path.rmdir()

@@ -14,13 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from converter.errors import ExecutionError
-from converter.publish import (
-    check_space,
-    locked,
-    missing_parents,
-    remove_if_empty,
-    sync_directory,
-)
+from converter.publish import check_space, claimed, sync_directory
 from converter.signals import held_back
 from converter.write import io_errors
 
@@ -30,7 +24,8 @@ class StagedFile:
 
     As a context manager it takes the lock, removes what killed runs left, and checks the target
     before any work is done. Missing parents of ``out`` are made. Leaving it without having
-    published, for whatever reason, leaves nothing behind. Raises ExecutionError.
+    published, for whatever reason, leaves nothing behind. Meanwhile, signals that ask to end raise
+    at a ``signals.check``. Raises ExecutionError.
     """
 
     def __init__(self, out: Path, *, overwrite: bool = False) -> None:
@@ -39,23 +34,13 @@ class StagedFile:
         self.path = self.out.with_name(f".{self.out.name}.partial")
         self.spool = self.out.with_name(f".{self.out.name}.spool")
         self._overwrite = overwrite
-        self._stack = ExitStack()
+        self._claim = claimed(self.out, self._prepare)
 
     def __enter__(self) -> Self:
-        try:
-            with held_back(), io_errors(self.out):
-                self._prepare(self._stack)
-        except BaseException:
-            self._clean_up()
-            raise
+        self._claim.__enter__()
         return self
 
     def _prepare(self, stack: ExitStack) -> None:
-        for parent in missing_parents(self.out):
-            stack.callback(remove_if_empty, parent)
-            parent.mkdir(exist_ok=True)
-            sync_directory(parent.parent)
-        stack.enter_context(locked(self.out))
         for path in (self.path, self.spool):
             path.unlink(missing_ok=True)
             stack.callback(path.unlink, missing_ok=True)
@@ -67,16 +52,7 @@ class StagedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._clean_up()
-
-    def _clean_up(self) -> None:
-        try:
-            with held_back(), io_errors(self.out):
-                self._stack.close()
-        except KeyboardInterrupt:  # before the signals were held back, or when all is done
-            with held_back(), io_errors(self.out):
-                self._stack.close()
-            raise
+        self._claim.__exit__(kind, error, traceback)
 
     def require_space(self, size_bytes: int) -> None:
         """Raise ExecutionError if the disk of the target has not that many bytes left."""

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from converter.describe import Description
-from converter.digest import sha256
 from converter.finding import Finding, printable
 from converter.fold import fold_names, skeleton
-from converter.manifest import Scalar, Totals, dump
+from converter.manifest import Scalar, Totals
 from converter.plan import Binding, Plan
 from converter.rules.expression import Expression
 from converter.rules.rule_file import RuleFile
@@ -112,7 +111,7 @@ def of_conversion(conversion: Conversion) -> Report:
         ("made", f"{amount(manifest.totals)} {_dtypes(plan.targets)}"),
         ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
-        ("manifest", f"sha256 {sha256(dump(manifest))}"),
+        ("manifest", f"sha256 {conversion.manifest_sha256}"),
         ("content", f"sha256 {manifest.content_sha256}"),
         *(
             ("stand-in", line)
@@ -129,7 +128,7 @@ def of_conversion(conversion: Conversion) -> Report:
         "out_of_scope": plan.out_of_scope,
         "totals": asdict(manifest.totals),
         "files": [asdict(file) for file in manifest.files],
-        "manifest_sha256": sha256(dump(manifest)),
+        "manifest_sha256": conversion.manifest_sha256,
         "content_sha256": manifest.content_sha256,
         "seconds": round(conversion.seconds, 3),
     }

@@ -133,7 +133,9 @@ def _verify(directory: Path, depth: Depth, jobs: int, progress: Progress) -> Ver
     present, findings = _list_files(directory)
     texts = {name: read_text(directory / name) for name in _TEXTS if name in present}
     if MANIFEST_NAME not in texts:
-        return Verification(directory, None, (_no_manifest(directory),), 0)
+        where = str(directory / MANIFEST_NAME)
+        found = [finding for finding in findings if finding.where == where]
+        return Verification(directory, None, (*found, _no_manifest(directory)), 0)
     digest = sha256(texts[MANIFEST_NAME])
     try:
         manifest = manifests.load(texts[MANIFEST_NAME], where=str(directory / MANIFEST_NAME))

@@ -362,7 +362,7 @@ def test_what_is_no_file_of_its_own_is_none(
 ) -> None:
     change(out / name)
     codes = {finding.code for finding in findings(out) if finding.where == str(out / name)}
-    assert "missing" in codes
+    assert codes == {"kind", "missing"}
 
 
 def test_a_link_or_a_folder_more_is_named(out: Path) -> None:

@@ -43,12 +43,16 @@ Send: TypeAlias = Callable[[Tensor, Tensor], Wait]
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes ``[begin, end)`` of a file, all of a tensor or a piece of it, and their digest."""
+    """Bytes ``[begin, end)`` of a file, all of a tensor or a piece of it, and their digest.
+
+    Those of a ``boolean`` tensor are 0 or 1, whatever has another digest.
+    """
 
     tensor: str
     begin: int
     end: int
     sha256: str
+    boolean: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def extents(file: OpenFile, record: TensorRecord) -> Iterator[Extent]:
         )
     for number, sha256 in enumerate(digests):
         begin = record.offset + number * length
-        yield Extent(record.name, begin, min(begin + length, end), sha256)
+        yield Extent(record.name, begin, min(begin + length, end), sha256, record.dtype == "BOOL")
 
 
 def _rows(extents: Iterator[Extent]) -> Iterator[tuple[Extent, ...]]:
@@ -161,28 +165,58 @@ def _read_pending(
         raise
 
 
-def _read_unit(unit: Unit, window: Window) -> list[Finding]:
-    digests = [hashlib.sha256() for _ in unit.extents]
+def _read_unit(unit: Unit, window: Window) -> Iterator[Finding]:
+    proofs = [_Proof(unit.file, extent) for extent in unit.extents]
     begin = unit.begin
     for memory in torch.split(unit.memory, CHUNK_BYTES):
         with window(memory) as chunk:
             _fill(chunk, unit.file, begin)
-            for extent, digest in zip(unit.extents, digests, strict=True):
-                digest.update(chunk[max(extent.begin - begin, 0) : max(extent.end - begin, 0)])
+            for proof in proofs:
+                extent = proof.extent
+                proof.add(chunk[max(extent.begin - begin, 0) : max(extent.end - begin, 0)])
             begin += len(chunk)
-    return [
-        Finding(
-            code="digest",
-            what="the bytes are not those that were written",
-            where=str(unit.file.path),
-            tensor=extent.tensor,
-            expected=f"sha256 {extent.sha256}",
-            got=f"sha256 {digest.hexdigest()}",
-            hint=REWRITTEN,
-        )
-        for extent, digest in zip(unit.extents, digests, strict=True)
-        if digest.hexdigest() != extent.sha256
-    ]
+    for proof in proofs:
+        yield from proof.findings()
+
+
+class _Proof:
+    """Takes the bytes of an extent in order, and says how they differ from those written."""
+
+    def __init__(self, file: OpenFile, extent: Extent) -> None:
+        self.extent = extent
+        self._where = str(file.path)
+        self._digest = hashlib.sha256()
+        self._wrong = 0
+
+    def add(self, data: memoryview) -> None:
+        """Take the next bytes."""
+        self._digest.update(data)
+        if self.extent.boolean:
+            self._wrong += len(bytes(data).translate(None, b"\0\1"))
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is wrong with the bytes taken."""
+        digest = self._digest.hexdigest()
+        if digest != self.extent.sha256:
+            yield Finding(
+                code="digest",
+                what="the bytes are not those that were written",
+                where=self._where,
+                tensor=self.extent.tensor,
+                expected=f"sha256 {self.extent.sha256}",
+                got=f"sha256 {digest}",
+                hint=REWRITTEN,
+            )
+        elif self._wrong:  # no conversion writes them, and what they mean depends on who reads
+            yield Finding(
+                code="boolean",
+                what="a boolean tensor holds bytes other than 0 and 1",
+                where=self._where,
+                tensor=self.extent.tensor,
+                expected="0 or 1",
+                got=f"{self._wrong} of {self.extent.end - self.extent.begin} bytes are not",
+                hint=REWRITTEN,
+            )
 
 
 def _fill(chunk: memoryview, file: OpenFile, position: int) -> None:

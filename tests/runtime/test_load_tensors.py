@@ -25,7 +25,7 @@ from converter.errors import (
     UsageError,
 )
 from converter.manifest import Manifest
-from converter.runtime import Check, load_tensors
+from converter.runtime import Check, load_slices, load_tensors
 from converter.torch_dtypes import TORCH_DTYPES
 
 CHECKS: list[Check] = ["header", "full"]
@@ -217,3 +217,15 @@ def test_a_dtype_that_torch_does_not_have_is_refused(
 def test_an_unknown_check_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown check 'fast'"):
         load_tensors(tmp_path, check="fast")  # type: ignore[arg-type]
+
+
+def test_a_byte_that_is_no_boolean_is_refused_though_every_digest_holds(tmp_path: Path) -> None:
+    forged = torch.frombuffer(bytearray([0, 1, 2, 1, 255]), dtype=torch.bool)
+    path = write_canonical(tmp_path / "out", {"mask": forged, "weight": torch.ones(3)})
+    with pytest.raises(MismatchError) as caught:
+        load_tensors(path, check="full")
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.tensor) == ("boolean", "mask")
+    assert finding.got == "2 of 5 bytes are not"
+    with pytest.raises(MismatchError):
+        load_slices(path, lambda *_: [slice(0, 1)], check="full")
