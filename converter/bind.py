@@ -232,7 +232,7 @@ class _Binder:
                 yield from self.dropped_rest(drop, drop.count)
             elif drop.name in self.header:
                 self.check_expected(drop, drop.name)
-                yield _dropped(drop, drop.name)
+                yield self.left_out(drop, drop.name)
             elif not drop.drop.optional:
                 self.note(
                     "missing",
@@ -293,7 +293,11 @@ class _Binder:
             )
         for name in rest:
             self.check_expected(drop, name)
-            yield _dropped(drop, name)
+            yield self.left_out(drop, name)
+
+    def left_out(self, drop: DroppedName, name: str) -> Dropped:
+        said = drop.drop
+        return Dropped(name, self.header[name], said.because, said.expect, drop.equals, said.line)
 
     @cached_property
     def sorted_names(self) -> list[str]:
@@ -381,10 +385,6 @@ def _can_be(expect: str, spec: TensorSpec) -> bool:
     if expect == "lower_triangular" and len(spec.shape) < 2:
         return False
     return DTYPES[spec.dtype].bits >= 8 or expect == "equals"
-
-
-def _dropped(drop: DroppedName, name: str) -> Dropped:
-    return Dropped(name, drop.drop.because, drop.drop.expect, drop.equals, drop.drop.line)
 
 
 def _wanted(rule: Rule, shape: Shape | None) -> str:

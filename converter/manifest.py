@@ -93,8 +93,8 @@ class TensorRecord:
 
     ``offset`` and ``size`` are bytes in its file; ``pieces`` are the digests of its consecutive
     pieces of 64 MiB, for tensors larger than one piece; ``sources`` and ``steps`` say what it was
-    made from; ``stats`` is None for empty, boolean and complex tensors, and for dtypes of less
-    than a byte.
+    made from, ``source_specs`` what each source was before the steps, if there are any; ``stats``
+    is None for empty, boolean and complex tensors, and for dtypes of less than a byte.
     """
 
     name: str
@@ -106,6 +106,7 @@ class TensorRecord:
     sha256: str
     pieces: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    source_specs: tuple[TensorSpec, ...] = ()
     steps: tuple[Mapping[str, object], ...] = ()
     stats: Statistics | None = None
 
@@ -114,12 +115,19 @@ class TensorRecord:
         """Dtype and shape."""
         return TensorSpec(self.dtype, self.shape)
 
+    @property
+    def given(self) -> tuple[TensorSpec, ...]:
+        """Dtype and shape of each source."""
+        return self.source_specs if self.steps else (self.spec,) * len(self.sources)
+
 
 @dataclass(frozen=True, slots=True)
 class DropRecord:
     """A source tensor that was left out, and why; ``proven`` is what its value was shown to be."""
 
     name: str
+    dtype: str
+    shape: tuple[int, ...]
     because: str
     proven: str | None = None
 
@@ -222,6 +230,8 @@ def _plain_tensor(record: TensorRecord) -> dict[str, object]:
         plain["pieces"] = record.pieces
     if record.sources:
         plain["sources"] = record.sources
+    if record.source_specs:
+        plain["source_specs"] = _plain_specs(record.source_specs)
     if record.steps:
         plain["steps"] = record.steps
     if record.stats is not None:
@@ -234,6 +244,10 @@ def _plain_tensor(record: TensorRecord) -> dict[str, object]:
             "nonfinite": stats.nonfinite,
         }
     return plain
+
+
+def _plain_specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, object]]:
+    return [{"dtype": spec.dtype, "shape": spec.shape} for spec in specs]
 
 
 def _spread(value: object) -> str:
@@ -272,7 +286,11 @@ def _load_lines(data: bytes, *, statistics: bool) -> Manifest | None:
     except SourceError:
         return None
     tensors = manifest_lines.read(
-        lines, TensorRecord, steps=_read_steps, statistics=Statistics if statistics else None
+        lines,
+        TensorRecord,
+        specs=_read_specs,
+        steps=_read_steps,
+        statistics=Statistics if statistics else None,
     )
     if tensors is None or len({record.name for record in tensors}) < len(tensors):
         return None
@@ -292,6 +310,14 @@ def _read_steps(steps: str) -> tuple[Mapping[str, object], ...] | None:
     return value if value and _encode(value) == steps else None
 
 
+def _read_specs(specs: str) -> tuple[TensorSpec, ...] | None:
+    try:
+        value = _specs(strict_json.parse(specs, where=MANIFEST_NAME))
+    except (SourceError, WrongJsonError):
+        return None
+    return value if value and _encode(_plain_specs(value)) == specs else None
+
+
 def _parameter(value: object) -> object:
     return list(sequence(scalar)(value)) if isinstance(value, list) else scalar(value)
 
@@ -302,9 +328,10 @@ def _tensors(value: object) -> tuple[TensorRecord, ...]:
 
 
 _steps = sequence(mapping(mapping(_parameter)))
+_specs = sequence(record(TensorSpec, dtype=one_of(DTYPES), shape=sequence(size)))
 _tensor_fields: Callable[[object], dict[str, Any]] = record(
     dict,
-    optional=("pieces", "sources", "steps", "stats"),
+    optional=("pieces", "sources", "source_specs", "steps", "stats"),
     file=text,
     dtype=one_of(DTYPES),
     shape=sequence(size),
@@ -313,6 +340,7 @@ _tensor_fields: Callable[[object], dict[str, Any]] = record(
     sha256=sha256,
     pieces=sequence(sha256),
     sources=sequence(text),
+    source_specs=_specs,
     steps=_steps,
     stats=record(Statistics, mean=real, std=real, min=real, max=real, nonfinite=size),
 )
@@ -346,7 +374,15 @@ _read_manifest = record(
     tensors=_tensors,
     aliases=mapping(text),
     dropped=sequence(
-        record(DropRecord, optional=("proven",), name=text, because=text, proven=text)
+        record(
+            DropRecord,
+            optional=("proven",),
+            name=text,
+            dtype=one_of(DTYPES),
+            shape=sequence(size),
+            because=text,
+            proven=text,
+        )
     ),
     stand_ins=sequence(record(StandInRecord, name=text, value=text, sources=sequence(text))),
     out_of_scope=size,

@@ -39,7 +39,8 @@ _LINE = re.compile(
     rf'  "({_PLAIN})": \{{"file": "({_PLAIN})", "dtype": "(\w+)"'
     rf', "shape": \[((?:{_items(_INTEGER)})?)\], "offset": ({_INTEGER}), "size": ({_INTEGER})'
     rf', "sha256": "({_HEX})"(?:, "pieces": \["({_items(_HEX, _BETWEEN)})"\])?'
-    rf'(?:, "sources": \["({_items(_PLAIN, _BETWEEN)})"\])?(?:, "steps": (\[.+?\]))?'
+    rf'(?:, "sources": \["({_items(_PLAIN, _BETWEEN)})"\])?'
+    rf'(?:, "source_specs": (\[\{{.+?\}}\]))?(?:, "steps": (\[.+?\]))?'
     rf'(?:, "stats": \{{"mean": ({_REAL}), "std": ({_REAL}), "min": ({_REAL}), "max": ({_REAL})'
     rf', "nonfinite": ({_INTEGER})\}})?\}}'
 )
@@ -65,27 +66,32 @@ def read(
     lines: Sequence[str],
     make: Callable[..., T],
     *,
+    specs: Callable[[str], object],
     steps: Callable[[str], object],
     statistics: Callable[..., object] | None,
 ) -> list[T] | None:
     """Return what ``make`` makes of the fields of each tensor, in the order of their lines.
 
-    None when a line is not surely as it should be. ``steps`` reads a text of steps, and returns
-    None likewise; ``statistics`` makes the last field of five numbers. Without it that field is
-    None: the text then has the form of numbers, and which ones it means does not matter.
+    None when a line is not surely as it should be. ``specs`` reads a text of dtypes and shapes,
+    ``steps`` one of steps, and both return None likewise; ``statistics`` makes the last field of
+    five numbers. Without it that field is None: the text then has the form of numbers, and which
+    ones it means does not matter.
     """
     made: list[T] = []
     shapes: dict[str, tuple[int, ...]] = {"": ()}
+    given: dict[str | None, object] = {None: ()}
     chains: dict[str | None, object] = {None: ()}
     for line in lines:
         match = _LINE.fullmatch(line)
         if match is None:
             return None
-        name, file, dtype, shape, offset, size, sha256, pieces, sources, chain, *texts = (
+        name, file, dtype, shape, offset, size, sha256, pieces, sources, before, chain, *texts = (
             match.groups()
         )
         if shape not in shapes:
             shapes[shape] = tuple(map(int, shape.split(", ")))
+        if before not in given:
+            given[before] = specs(before)
         if chain not in chains:
             chains[chain] = steps(chain)
         stats = None
@@ -94,7 +100,7 @@ def read(
             if numbers is None:
                 return None
             stats = statistics(*numbers)
-        if dtype not in DTYPES or chains[chain] is None:
+        if dtype not in DTYPES or given[before] is None or chains[chain] is None:
             return None
         record = make(
             name,
@@ -106,6 +112,7 @@ def read(
             sha256,
             () if pieces is None else tuple(pieces.split(_BETWEEN)),
             () if sources is None else tuple(sources.split(_BETWEEN)),
+            given[before],
             chains[chain],
             stats,
         )

@@ -35,6 +35,7 @@ class Dropped:
     """A source tensor that is left out, why, and what its value is to be shown to be."""
 
     name: str
+    spec: TensorSpec
     because: str
     expect: str | None
     equals: str | None

@@ -22,6 +22,7 @@ from converter.manifest import (
 )
 from converter.plan import Binding, Plan
 from converter.source import Source
+from converter.spec import TensorSpec
 from converter.steps.step import step_parameters
 
 if TYPE_CHECKING:
@@ -86,12 +87,17 @@ def _tensor_records(
             sha256=written[placement.name].sha256,
             pieces=written[placement.name].pieces,
             sources=made_by[placement.name].sources,
+            source_specs=_specs_before(made_by[placement.name]),
             steps=steps[id(made_by[placement.name])],
             stats=written[placement.name].stats,
         )
         for shard in plan.shards
         for placement in shard.placements
     ]
+
+
+def _specs_before(binding: Binding) -> tuple[TensorSpec, ...]:
+    return binding.inputs if binding.steps else ()
 
 
 def _step_records(binding: Binding) -> tuple[Mapping[str, object], ...]:
@@ -120,7 +126,13 @@ def _rules_record(plan: Plan) -> RulesRecord:
 
 def _drop_records(plan: Plan) -> list[DropRecord]:
     return [
-        DropRecord(dropped.name, dropped.because, _proven(dropped.expect, dropped.equals))
+        DropRecord(
+            dropped.name,
+            dropped.spec.dtype,
+            dropped.spec.shape,
+            dropped.because,
+            _proven(dropped.expect, dropped.equals),
+        )
         for dropped in plan.dropped
     ]
 

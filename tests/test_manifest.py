@@ -24,7 +24,7 @@ from converter.manifest import (
     ToolRecord,
     Totals,
 )
-from converter.spec import DTYPES
+from converter.spec import DTYPES, TensorSpec
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -53,13 +53,17 @@ MANIFEST = Manifest(
             DIGEST,
             (),
             ("x",),
+            (TensorSpec("F32", (3, 3)),),
             ({"split": {"dim": 0, "sizes": [1, 2]}},),
             Statistics(0.5, 1.0, -1.0, 2.0),
         ),
         TensorRecord("mask", "model.safetensors", "BOOL", (), 4120, 1, DIGEST),
     ),
     aliases={"v": "w"},
-    dropped=(DropRecord("positions", "a ramp", "arange"), DropRecord("junk", "never read")),
+    dropped=(
+        DropRecord("positions", "I64", (1, 4), "a ramp", "arange"),
+        DropRecord("junk", "F32", (), "never read"),
+    ),
     stand_ins=(StandInRecord("b", "zeros", ("c", "d")),),
     out_of_scope=3,
     totals=Totals(2, 7, 25),
@@ -103,17 +107,20 @@ STEPS = st.dictionaries(
     min_size=1,
     max_size=1,
 )
+DTYPE_NAMES = st.sampled_from(sorted(DTYPES))
+SHAPES = st.lists(SIZES, max_size=3).map(tuple)
 TENSORS = st.builds(
     TensorRecord,
     name=NAMES,
     file=texts(),
-    dtype=st.sampled_from(sorted(DTYPES)),
-    shape=st.lists(SIZES, max_size=3).map(tuple),
+    dtype=DTYPE_NAMES,
+    shape=SHAPES,
     offset=SIZES,
     size=SIZES,
     sha256=DIGESTS,
     pieces=st.lists(DIGESTS, max_size=2).map(tuple),
     sources=st.lists(texts(), max_size=2).map(tuple),
+    source_specs=st.lists(st.builds(TensorSpec, DTYPE_NAMES, SHAPES), max_size=2).map(tuple),
     steps=st.lists(STEPS, max_size=2).map(tuple),
     stats=st.none() | st.builds(Statistics, REALS, REALS, REALS, REALS, SIZES),
 )
@@ -135,9 +142,10 @@ MANIFESTS = st.builds(
     files=st.lists(FILES, max_size=2).map(tuple),
     tensors=st.lists(TENSORS, max_size=3, unique_by=lambda tensor: tensor.name).map(tuple),
     aliases=st.dictionaries(NAMES, NAMES, max_size=2),
-    dropped=st.lists(st.builds(DropRecord, texts(), texts(), st.none() | texts()), max_size=2).map(
-        tuple
-    ),
+    dropped=st.lists(
+        st.builds(DropRecord, texts(), DTYPE_NAMES, SHAPES, texts(), st.none() | texts()),
+        max_size=2,
+    ).map(tuple),
     stand_ins=st.lists(
         st.builds(StandInRecord, NAMES, st.sampled_from(["zeros", "ones"]), st.tuples(texts())),
         max_size=2,
@@ -160,7 +168,7 @@ def test_it_is_written_in_ascii_with_a_line_for_each_file_tensor_and_drop() -> N
     lines = manifests.dump(MANIFEST).decode("ascii").splitlines()
     assert [line.split(":")[0].strip() for line in lines if "BOOL" in line] == ['"mask"']
     assert sum(DIGEST in line for line in lines) == 6
-    assert '  {"name": "junk", "because": "never read"}' in lines
+    assert '  {"name": "junk", "dtype": "F32", "shape": [], "because": "never read"}' in lines
 
 
 def test_it_satisfies_its_schema() -> None:
@@ -238,6 +246,7 @@ def test_no_member_may_be_missing_but_those_that_are_left_out_when_empty() -> No
         ("tensors", "w"),
         ("tensors", "mask"),
         ("tensors", "w", "sources"),
+        ("tensors", "w", "source_specs"),
         ("tensors", "w", "steps"),
         ("tensors", "w", "steps", 0, "split"),
         ("tensors", "w", "stats"),

@@ -23,6 +23,7 @@ from converter.manifest import (
     ToolRecord,
     Totals,
 )
+from converter.spec import TensorSpec
 
 DIGEST = "0123456789abcdef" * 4
 STEPS = ({"split": {"dim": 0, "sizes": [1, 2]}}, {"cast": {"to": "F16"}})
@@ -36,6 +37,7 @@ FULL = TensorRecord(
     DIGEST,
     (DIGEST, DIGEST),
     ("a weight", "b"),
+    (TensorSpec("F16", (3, 3)), TensorSpec("F16", ())),
     STEPS,
     Statistics(-0.0, 1e-05, -1.7976931348623157e308, 0.1 + 0.2, 3),
 )
@@ -49,7 +51,7 @@ MANIFEST = Manifest(
         FULL,
         replace(FULL, name="blocks.1.weight", pieces=(), stats=None),
         TensorRecord("mask", "model.safetensors", "BOOL", (), 4120, 1, DIGEST),
-        replace(FULL, name="empty", shape=(0,), steps=(), sources=("x",)),
+        replace(FULL, name="empty", shape=(0,), steps=(), source_specs=(), sources=("x",)),
     ),
     aliases={"v": "mask"},
     dropped=(),
