@@ -13,7 +13,7 @@ from converter.errors import RuleError
 from converter.finding import Finding
 from converter.header import MAX_NAME_CHARS
 from converter.rules.expression import Value
-from converter.rules.form import Form, expressions, make_form, target_shape
+from converter.rules.form import Form, make_form, target_shape
 from converter.rules.indices import (
     MAX_VALUES,
     Allowance,
@@ -249,7 +249,7 @@ class _Expander:
         return name
 
     def form(self, rule: Rule, chosen: _Assignment, sources: int, names: tuple[str, ...]) -> Form:
-        self.allowance.spend(sum(item.weight for call in rule.steps for item in expressions(call)))
+        self.allowance.spend(sum(item.weight for call in rule.steps for item in call.expressions))
         shapes = []
         for target in rule.targets:
             weight = sum(length.weight for length in target.shape)
@@ -307,7 +307,7 @@ def _mentioned(rule: Rule) -> frozenset[str]:
 def _shaping(rule: Rule) -> frozenset[str]:
     """Return every name that the shapes and parameters of a rule mention."""
     parts = [length.names for target in rule.targets for length in target.shape]
-    parts += [item.names for call in rule.steps for item in expressions(call)]
+    parts += [item.names for call in rule.steps for item in call.expressions]
     return frozenset().union(*parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.errors import RuleError, StepError
@@ -11,7 +11,7 @@ from converter.header import MAX_RANK
 from converter.rules.expression import Expression, Value
 from converter.rules.rule_file import Rule, RuleFile, StepCall, Target
 from converter.spec import Shape, TensorSpec
-from converter.steps.build import build
+from converter.steps.build import build_all
 from converter.steps.chain import infer_chain, preimage_chain
 from converter.steps.step import Step
 
@@ -23,13 +23,17 @@ class Form:
     """All that a unit is but names, shared by the units of a rule for which it is the same.
 
     ``shapes`` are those that the rule declares for its targets; ``source_shapes`` are those that
-    the sources must then have, or None where the steps leave that open.
+    the sources must then have, or None where the steps leave that open. ``calls`` has, for each
+    step, the call of the rule that it comes from: a short way stands for several. ``dtype`` is the
+    first that the rule accepts and the steps take, as far as that is known.
     """
 
     rule: Rule
     steps: tuple[Step, ...]
     shapes: tuple[Shape, ...]
     source_shapes: tuple[Shape, ...] | None
+    calls: tuple[StepCall, ...]
+    dtype: str
 
 
 def make_form(
@@ -46,10 +50,12 @@ def make_form(
     ``shapes`` are those of its targets, whose names are for errors; ``sources`` is how many sources
     it has. Raises RuleError for a step that cannot be built, and shapes that cannot add up.
     """
-    steps = tuple(_step(rule_file, call, values) for call in rule.steps)
+    built = [(call, step) for call in rule.steps for step in _steps(rule_file, call, values)]
+    steps = tuple(step for _, step in built)
     targets = tuple(zip(names, shapes, strict=True))
-    source_shapes = _source_shapes(rule_file, rule, sources, steps, targets)
-    return Form(rule, steps, tuple(shapes), source_shapes)
+    source_shapes, dtype = _source_shapes(rule_file, rule, sources, steps, targets)
+    calls = tuple(call for call, _ in built)
+    return Form(rule, steps, tuple(shapes), source_shapes, calls, dtype)
 
 
 def target_shape(rule_file: RuleFile, target: Target, values: Mapping[str, Value]) -> Shape:
@@ -76,14 +82,7 @@ def _elements(shape: Shape) -> int:
     return math.prod(filter(None, shape))
 
 
-def expressions(call: StepCall) -> Iterator[Expression]:
-    """Yield the expressions among the parameters of a step."""
-    for value in call.parameters.values():
-        items = value if isinstance(value, tuple) else (value,)
-        yield from (item for item in items if isinstance(item, Expression))
-
-
-def _step(rule_file: RuleFile, call: StepCall, values: Mapping[str, Value]) -> Step:
+def _steps(rule_file: RuleFile, call: StepCall, values: Mapping[str, Value]) -> tuple[Step, ...]:
     parameters: dict[str, object] = {}
     try:
         for name, value in call.parameters.items():
@@ -91,9 +90,11 @@ def _step(rule_file: RuleFile, call: StepCall, values: Mapping[str, Value]) -> S
                 parameters[name] = value.evaluate(values)
             elif isinstance(value, tuple):
                 parameters[name] = tuple(item.evaluate(values) for item in value)
+            elif isinstance(value, Mapping):
+                parameters[name] = {key: item.evaluate(values) for key, item in value.items()}
             else:
                 parameters[name] = value
-        return build(call.name, parameters)
+        return build_all(call.name, parameters)
     except RuleError as error:
         where = rule_file.where(call.line)
         raise RuleError.of([replace(f, where=where) for f in error.findings]) from error
@@ -105,21 +106,35 @@ def _source_shapes(
     count: int,
     steps: tuple[Step, ...],
     targets: tuple[tuple[str, Shape], ...],
-) -> tuple[Shape, ...] | None:
-    """Work the declared shapes back through the steps, and forth again."""
+) -> tuple[tuple[Shape, ...] | None, str]:
+    """Work the declared shapes back through the steps, and forth again; with which dtype."""
     declared = tuple(shape for _, shape in targets)
     try:
         shapes = preimage_chain(steps, declared, sources=count)
         if shapes is None:
-            return None
-        specs = tuple(TensorSpec(rule.dtypes[0], shape) for shape in shapes)
-        inferred = tuple(spec.shape for spec in infer_chain(steps, specs))
+            return None, rule.dtypes[0]
+        inferred, dtype = _inferred(rule, steps, shapes)
     except StepError as error:
         raise _shapes_error(rule_file, rule, targets, error) from error
     if inferred != declared:
         elsewhere = StepError("the steps lead elsewhere")
         raise _shapes_error(rule_file, rule, targets, elsewhere)
-    return shapes
+    return shapes, dtype
+
+
+def _inferred(
+    rule: Rule, steps: tuple[Step, ...], shapes: tuple[Shape, ...]
+) -> tuple[tuple[Shape, ...], str]:
+    """Return what the steps make of ``shapes``, of the first dtype that they take."""
+    refused: StepError | None = None
+    for dtype in rule.dtypes:
+        try:
+            specs = infer_chain(steps, tuple(TensorSpec(dtype, shape) for shape in shapes))
+        except StepError as error:
+            refused = refused or error
+        else:
+            return tuple(spec.shape for spec in specs), dtype
+    raise refused or StepError("no dtype is accepted")
 
 
 def _shapes_error(

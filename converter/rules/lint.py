@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice, pairwise, product
 
 from converter.errors import PlanError, RuleError, UsageError
 from converter.finding import Finding, closest, first_few
 from converter.fold import fold_findings
 from converter.rules.expand import Expansion, expand
-from converter.rules.indices import Allowance
+from converter.rules.indices import Allowance, EndlessError
+from converter.rules.lint_conventions import missing_conventions
+from converter.rules.lint_layout import layout
+from converter.rules.lint_reach import Force, idle_conditions
+from converter.rules.lint_steps import Note, notes, steps
+from converter.rules.lint_unused import unused
 from converter.rules.rule_file import RuleFile, Scope
 from converter.rules.settings import Settings, choices, resolve
+
+# Of a file with more variants than that together, the rest are left to whoever combines them.
+_MOST_COMBINATIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """What is wrong with a rule file, and what its steps lose, which is no fault."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[Note, ...] = ()
 
 
 def lint(rule_file: RuleFile, settings: Settings) -> tuple[Finding, ...]:
@@ -20,21 +38,61 @@ def lint(rule_file: RuleFile, settings: Settings) -> tuple[Finding, ...]:
 
 
 def lint_variants(rule_file: RuleFile) -> tuple[Finding, ...]:
-    """Return what is wrong with a rule file as it stands, and under each variant."""
+    """Return what is wrong with a rule file under each combination of its variants, and in all.
+
+    What no expansion shows is looked for too: names that are not used, rules that never count.
+    """
+    return lint_file(rule_file).findings
+
+
+def lint_file(rule_file: RuleFile) -> Linted:
+    """Return all that can be known of a rule file by itself: its faults, and what it loses."""
     found: list[Finding] = []
-    work = Allowance().work
-    for variant in choices(rule_file):
-        allowance = Allowance(work)  # the variants of one file share it
+    losses: dict[Note, None] = {}
+    force = Force(rule_file)
+    allowance = Allowance()
+    first = set(choices(rule_file))
+    for variant in (*choices(rule_file), *_combinations(rule_file)):
+        allowance = Allowance(allowance.work)  # the variants of one file share the work
         try:
             settings = resolve(rule_file, variant=variant, allowance=allowance)
             expansion = expand(rule_file, settings, allowance)
-            found += _all_findings(rule_file, settings, expansion)
         except (RuleError, PlanError, UsageError) as error:
-            found += error.findings
-        work = allowance.work
-        if work < 0:
+            if variant in first:  # that others do not go together is for those who choose them
+                found += error.findings
+            continue
+        wrong = _all_findings(rule_file, settings, expansion)
+        if not wrong:
+            force.note(settings, expansion)
+            losses |= dict.fromkeys(notes(rule_file, expansion))
+            wrong = _of_a_whole(rule_file, settings, expansion)
+        found += wrong
+        if allowance.work < 0:
             break
-    return tuple(dict.fromkeys(found))
+    if not found:
+        with suppress(EndlessError):
+            found += force.lacking(allowance)
+    found += (*unused(rule_file), *idle_conditions(rule_file))
+    return Linted(tuple(first_few(dict.fromkeys(found), rule_file.name)), tuple(losses))
+
+
+def _combinations(rule_file: RuleFile) -> Iterator[tuple[str, ...]]:
+    """Yield combinations of variants beyond those in which all axes but one have their default."""
+    first = set(choices(rule_file))
+    combined = (names for names in product(*rule_file.variants.values()) if names not in first)
+    return islice(combined, _MOST_COMBINATIONS)
+
+
+def _of_a_whole(
+    rule_file: RuleFile, settings: Settings, expansion: Expansion
+) -> tuple[Finding, ...]:
+    """Return what is odd about an expansion without a fault: nothing that a plan would refuse."""
+    found = (
+        *steps(rule_file, expansion),
+        *layout(rule_file, settings, expansion),
+        *missing_conventions(rule_file, settings, expansion),
+    )
+    return tuple(first_few(fold_findings(found), rule_file.name))
 
 
 def expand_checked(rule_file: RuleFile, settings: Settings) -> Expansion:

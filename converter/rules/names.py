@@ -92,6 +92,18 @@ def _unknown_overrides(document: Document) -> Iterator[Finding]:
                             got=str(value),
                             hint="a number stays a number, and a list a list",
                         )
+            yield from _unknown_conventions(document, axis, variant)
+
+
+def _unknown_conventions(document: Document, axis: str, variant: str) -> Iterator[Finding]:
+    """Yield the conventions of a variant that the file does not state for the other variants."""
+    top: Any = document.value
+    stated = top.get("conventions", {})
+    for name in (top["variants"][axis][variant] or {}).get("conventions", {}):
+        if name not in stated:
+            where = document.where(("variants", axis, variant, "conventions", name))
+            what = f"the variant {variant!r} overrides {name!r}, which is none"
+            yield _unknown(name, f"{what} of the file's conventions", where, stated)
 
 
 def depth(value: object) -> int:
@@ -146,7 +158,7 @@ class _Checker:
             yield from self.targets([target.name], target.line, repeat)
             yield from self.numbers(target.shape, target.line, self.known(repeat))
         for call in rule.steps:
-            yield from self.numbers(_expressions(call.parameters), call.line, self.known(repeat))
+            yield from self.numbers(call.expressions, call.line, self.known(repeat))
         inside = [template.names for template in rule.sources]
         outside = [target.name.names for target in rule.targets]
         shapes = {
@@ -173,7 +185,7 @@ class _Checker:
             return
         side, other = ("from", "to") if field == "gather" else ("to", "from")
         what = f"{field}: the index {index!r}"
-        steps = [item.names for call in rule.steps for item in _expressions(call.parameters)]
+        steps = [item.names for call in rule.steps for item in call.expressions]
         when = [] if rule.repeat.when is None else [rule.repeat.when.names]
         mentioned = frozenset().union(*inside, *outside, *steps, *when)
         bound = [ranges[name].names for name in with_bounds(ranges, mentioned)]
@@ -250,11 +262,6 @@ class _Checker:
 
 def _in_any(name: str, held: Iterable[Names]) -> bool:
     return any(name in names for names in held)
-
-
-def _expressions(parameters: Mapping[str, object]) -> list[Expression]:
-    values = (v if isinstance(v, tuple) else (v,) for v in parameters.values())
-    return [item for value in values for item in value if isinstance(item, Expression)]
 
 
 def _unknown(name: str, what: str, where: str, known: Iterable[str]) -> Finding:

@@ -33,6 +33,7 @@ from converter.rules.rule_file import (
 from converter.rules.strict_yaml import Document
 from converter.rules.strict_yaml import Path as YamlPath
 from converter.rules.template import Template
+from converter.rules.undecided import undecided
 from converter.steps.build import parameters
 from converter.steps.dtypes import NUMERIC, NUMERIC_TEXT
 
@@ -41,7 +42,9 @@ T = TypeVar("T")
 _DOCS = "docs/rules.md describes names and expressions"
 
 # Facts of audio that the dims of the network settle, and so may be given as an expression.
-_AUDIO_SIZES = frozenset({"n_mels", "n_fft", "win_length", "hop_length", "pad_samples"})
+_AUDIO_SIZES = frozenset(
+    {"n_mels", "n_fft", "win_length", "hop_length", "pad_samples", "clip_samples"}
+)
 
 
 def load(path: Path) -> RuleFile:
@@ -71,7 +74,8 @@ def parse(text: bytes, name: str) -> RuleFile:
         raise RuleError.of(findings)
     builder = _Builder(document, [])
     rule_file = builder.rule_file(hashlib.sha256(text).hexdigest())
-    findings = first_few([*builder.findings, *names.check(rule_file, document)], name)
+    found = [*builder.findings, *names.check(rule_file, document), *undecided(document)]
+    findings = first_few(found, name)
     if findings:
         raise RuleError.of(findings)
     return rule_file
@@ -244,6 +248,10 @@ class _Builder:
                 built[key] = self.expression(value, here)
             elif kinds.get(key) == "integers":
                 built[key] = self.expressions(value, here)
+            elif kinds.get(key) == "sizes":
+                built[key] = {
+                    axis: self.expression(size, (*here, axis)) for axis, size in value.items()
+                }
             else:
                 built[key] = value
         return StepCall(name, built, self.line(path))
@@ -342,4 +350,5 @@ def _scope(value: Any) -> Scope:
 
 def _variant(item: Any) -> Variant:
     scope = _scope(item["scope"]) if "scope" in item else None
-    return Variant(dims=item.get("dims", {}), words=item.get("words", {}), scope=scope)
+    given = {key: item.get(key, {}) for key in ("dims", "words", "conventions")}
+    return Variant(scope=scope, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -10,7 +10,9 @@ from converter.manifest import Dim, Scalar
 from converter.rules.expression import Expression
 from converter.rules.template import Template
 
-Parameter: TypeAlias = "Expression | tuple[Expression, ...] | str | float"
+Parameter: TypeAlias = (
+    "Expression | tuple[Expression, ...] | Mapping[str, Expression] | str | float"
+)
 Fill = Literal["zeros", "ones"]
 
 
@@ -57,6 +59,17 @@ class StepCall:
     name: str
     parameters: Mapping[str, Parameter]
     line: int
+
+    @property
+    def expressions(self) -> Iterator[Expression]:
+        """All expressions among the parameters."""
+        for value in self.parameters.values():
+            if isinstance(value, Mapping):
+                yield from value.values()
+            elif isinstance(value, tuple):
+                yield from value
+            elif isinstance(value, Expression):
+                yield value
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +174,12 @@ class Variant:
     dims: Mapping[str, Dim] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     scope: Scope | None = None
+    conventions: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def is_default(self) -> bool:
         """Whether it overrides nothing, and so holds when none of its axis is chosen."""
-        return not self.dims and not self.words and self.scope is None
+        return not (self.dims or self.words or self.scope or self.conventions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Settings:
     variant: tuple[str, ...]
     dims: Mapping[str, Dim]
     words: Mapping[str, str]
+    conventions: Mapping[str, Scalar]
     audio: Mapping[str, Scalar]
     scope: Scope
     source_prefix: str
@@ -55,7 +56,7 @@ def resolve(
     without a value, PlanError (all findings) when the dims break a requirement.
     """
     names, chosen = _choose(rule_file, variant)
-    values, words, found_scope = _override(rule_file, names, chosen)
+    values, words, conventions, found_scope = _override(rule_file, names, chosen)
     overrides = dict(dims or {})
     for name, value in overrides.items():
         _check_dim(rule_file, name, value)
@@ -69,6 +70,7 @@ def resolve(
         variant=names,
         dims=values,
         words=words,
+        conventions=conventions,
         audio=audio,
         scope=found_scope if scope is None else Scope.of_prefix(scope),
         source_prefix=source_prefix,
@@ -133,11 +135,13 @@ def _default(rule_file: RuleFile, axis: str, choices: Mapping[str, Variant]) -> 
 
 def _override(
     rule_file: RuleFile, names: Sequence[str], chosen: Sequence[Variant]
-) -> tuple[dict[str, Dim], dict[str, str], Scope]:
+) -> tuple[dict[str, Dim], dict[str, str], dict[str, Scalar], Scope]:
     dims, words, scope = dict(rule_file.dims), dict(rule_file.words), rule_file.scope
+    conventions = dict(rule_file.conventions)
     taken: dict[str, str] = {}
     for name, choice in zip(names, chosen, strict=True):
         overridden = [*choice.dims, *choice.words, *(["the scope"] if choice.scope else [])]
+        overridden += [f"the convention {key}" for key in choice.conventions]
         for what in overridden:
             if taken.setdefault(what, name) != name:
                 raise UsageError(
@@ -146,8 +150,9 @@ def _override(
                 )
         dims.update(choice.dims)
         words.update(choice.words)
+        conventions.update(choice.conventions)
         scope = choice.scope or scope
-    return dims, words, scope
+    return dims, words, conventions, scope
 
 
 def _check_dim(rule_file: RuleFile, name: str, value: Dim) -> None:

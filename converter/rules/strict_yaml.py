@@ -6,6 +6,7 @@ until it is quoted. Duplicate keys, anchors, aliases, tags and merge keys are er
 
 from __future__ import annotations
 
+import codecs
 import errno
 import math
 import os
@@ -40,6 +41,14 @@ _TRAP = re.compile(
     r"[-+]?0[0-9_]+|0[oxb][0-9a-fA-F_]+|[-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?"
     r"|[-+]?[0-9]+(?::[0-9]{1,2})+(?:\.[0-9]*)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"
+)
+# The longest first: that of UTF-32 begins as that of UTF-16 does.
+_MARKS = (
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 _SHOWN_CHARS = 200
 _MAX_DIGITS = 300  # more than any number that is meant; a float64 has at most 309 before the point
@@ -93,6 +102,7 @@ def parse(text: bytes, name: str) -> Document:
             got="more",
             hint="see that this is the file that is meant",
         )
+    _refuse_mark(text, name)
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -120,6 +130,20 @@ def parse(text: bytes, name: str) -> Document:
         raise _not_yaml(name, lines, mark.line if mark else 0, what) from error
     except (ValueError, OverflowError) as error:  # escapes and directives that stand for no text
         raise _not_yaml(name, lines, loader.line, str(error)) from error
+
+
+def _refuse_mark(text: bytes, name: str) -> None:
+    """Raise RuleError for text that begins with a byte order mark, which no editor shows."""
+    found = next((encoding for mark, encoding in _MARKS if text.startswith(mark)), None)
+    if found is not None:
+        raise RuleError(
+            f"the file begins with the byte order mark (BOM) of {found}",
+            code="yaml",
+            where=f"{name}:1",
+            expected="text in UTF-8 without a mark",
+            got=f"the bytes {text[:4].hex(' ')}",
+            hint="save the file as UTF-8 without BOM",
+        )
 
 
 def _not_yaml(name: str, lines: list[str], number: int, what: str) -> RuleError:

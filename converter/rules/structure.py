@@ -12,7 +12,7 @@ from jsonschema.exceptions import ValidationError, relevance
 from converter import resources
 from converter.finding import Finding, closest, first_few
 from converter.rules.strict_yaml import Document
-from converter.steps import STEPS
+from converter.steps import STEPS, SUGAR
 
 _DOCS = "docs/rules.md and docs/bundles.md say what may stand here"
 _SHOWN_CHARS = 200
@@ -79,8 +79,8 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
                     got=f"the fields {', '.join(map(str, instance)) or '(none)':.{_SHOWN_CHARS}}",
                     hint="add it",
                 )
-    elif path[-2:-1] == ("steps",) and isinstance(instance, str) and instance not in STEPS:
-        yield _unknown_step(instance, where, STEPS)
+    elif path[-2:-1] == ("steps",) and isinstance(instance, str) and not _is_step(instance):
+        yield _unknown_step(instance, where, (*STEPS, *SUGAR))
     else:
         yield Finding(
             "field",
@@ -114,6 +114,10 @@ def _unknown_fields(document: Document, error: ValidationError) -> Iterator[Find
             got=f"{key!r:.{_SHOWN_CHARS}}",
             hint=f"did you mean {near!r}?" if near else _DOCS,
         )
+
+
+def _is_step(name: str) -> bool:
+    return name in STEPS or name in SUGAR
 
 
 def _unknown_step(name: str, where: str, known: Iterable[str]) -> Finding:

@@ -181,6 +181,7 @@ def test_variants_that_never_combine_are_a_fault_of_the_file(tmp_path: Path) -> 
     body = """
         dims: {n: 1}
         variants: {size: {a: {dims: {n: 2}}}, depth: {b: {dims: {n: 3}}}}
+        rules: [{from: a, to: {b: [n]}}]
         """
     assert lint(tmp_path, body) == ["the variants 'a' and 'b' both set n"]
 

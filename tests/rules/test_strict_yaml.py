@@ -128,12 +128,20 @@ def test_a_mapping_whose_first_value_is_null_is_a_mapping() -> None:
         (b"a: 1\n\nb: \x07\n", 3),
         (b"a: 1\nb: [1, 2\nc: 3\n", 3),
         (b'a: 1\nb: "\\UFFFFFFFF"\n', 2),
-        (b"\xef\xbb\xbfa: 1\nb: @x\n", 2),
         (b"a:\n\t- 1\n", 2),
     ],
 )
 def test_what_is_not_yaml_is_refused_with_its_line(text: bytes, line: int) -> None:
     assert refusal(text).where == f"f.yaml:{line}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("utf-8-sig", "UTF-8"), ("utf-16", "UTF-16"), ("utf-32", "UTF-32")]
+)
+def test_a_byte_order_mark_is_named_since_no_editor_shows_it(encoding: str, told: str) -> None:
+    finding = refusal("a: 1\nb: 2\n".encode(encoding))
+    assert finding.what == f"the file begins with the byte order mark (BOM) of {told}"
+    assert (finding.where, finding.hint) == ("f.yaml:1", "save the file as UTF-8 without BOM")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028"])

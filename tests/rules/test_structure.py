@@ -40,7 +40,7 @@ def test_an_unknown_step_is_refused_with_those_that_there_are(step: str) -> None
     assert finding.what == "unknown step 'splitt'"
     assert finding.where == "tiny.yaml:5"
     assert finding.expected is not None
-    assert finding.expected.startswith("one of cast, chunk, concat, constant, ")
+    assert finding.expected.startswith("one of add, cast, chunk, concat, constant, ")
     assert finding.hint == "did you mean 'split'?"
 
 
