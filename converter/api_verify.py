@@ -86,7 +86,8 @@ def verify_source(
 
 
 @contextmanager
-def _silent(what: str) -> Iterator[Progress]:
+def silent(what: str) -> Iterator[Progress]:
+    """Tell nobody."""
     yield lambda done, total: None
 
 
@@ -101,7 +102,7 @@ def verify_all(
     source: PathLike | None = None,
     rules: PathLike | None = None,
     jobs: int | None = None,
-    progress: Progresses = _silent,
+    progress: Progresses = silent,
 ) -> Verdict:
     """Check all canonical directories and bundles at or below ``directories``.
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converter.canonical import METADATA
 from converter.manifest import FileRecord
 from converter.plan import Plan
 from converter.progress import Progress
@@ -38,14 +39,18 @@ def write_shards(
     *,
     jobs: int,
     progress: Progress,
+    metadata: Mapping[str, str] = METADATA,
 ) -> Shards:
     """Make the weights files of ``plan`` in ``directory``, and prove what it says of what it drops.
 
-    Raises as ``execute.execute`` does, and ExecutionError when a file cannot be written.
+    ``metadata`` goes into their headers. Raises as ``execute.execute`` does, and ExecutionError
+    when a file cannot be written.
     """
     with ExitStack() as stack:
         files = {
-            shard.file: stack.enter_context(WeightsFile(directory / shard.file, shard.placements))
+            shard.file: stack.enter_context(
+                WeightsFile(directory / shard.file, shard.placements, metadata)
+            )
             for shard in plan.shards
         }
         beside = stack.enter_context(ThreadPoolExecutor(max(1, min(jobs, len(files)))))

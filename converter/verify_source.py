@@ -47,8 +47,8 @@ def derive_again(
         return verification
     where = verification.directory / MANIFEST_NAME
     try:
-        rule_file = _rules_of(manifest, rules, where)
-        settings = _settings_of(manifest, rule_file, where)
+        rule_file = rules_of(manifest, rules, where)
+        settings = settings_of(manifest, rule_file, where)
     except MismatchError as error:
         return with_findings(verification, error.findings)
     with open_source(source) as opened:
@@ -137,7 +137,7 @@ def shard_limit(manifest: Manifest) -> int | None:
     return max((sum(held) for held in sizes.values() if len(held) > 1), default=0)
 
 
-def _rules_of(manifest: Manifest, path: Path | None, where: Path) -> RuleFile:
+def rules_of(manifest: Manifest, path: Path | None, where: Path) -> RuleFile:
     """Return the rule file whose digest the manifest has; raise MismatchError when it is not."""
     name, expected = manifest.model.name, manifest.rules.sha256
     path = path or resources.rule_files().get(name)
@@ -172,7 +172,7 @@ def not_the_rules(what: str, where: Path, expected: str, got: str) -> MismatchEr
     )
 
 
-def _settings_of(manifest: Manifest, rule_file: RuleFile, where: Path) -> Settings:
+def settings_of(manifest: Manifest, rule_file: RuleFile, where: Path) -> Settings:
     """Choose what the manifest says was chosen; raise MismatchError where that cannot be."""
     options = manifest.rules.options
     dtype = options.get("dtype")

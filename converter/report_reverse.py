@@ -1,0 +1,41 @@
+"""What the way back from a canonical directory made, and what did not come back."""
+
+from __future__ import annotations
+
+from converter.finding import Finding, printable
+from converter.fold import fold_findings
+from converter.report import Report, amount, columns, counted, size_text
+from converter.reverse import Loss, Reversed
+
+
+def of_reverse(made: Reversed) -> Report:
+    """Report a file of original tensors."""
+    manifest, losses = made.reversal.manifest, made.reversal.losses
+    targets = made.reversal.plan.targets
+    differing = sum(loss.made for loss in losses)
+    absent = len(losses) - differing
+    rows = [
+        ("  read", amount(manifest.totals)),
+        ("  exact", f"{counted(len(targets) - differing, 'tensor')}, bit for bit"),
+        *([("  differ", counted(differing, "tensor"))] if differing else []),
+        *([("  absent", counted(absent, "tensor"))] if absent else []),
+        ("  wrote", f"{made.out}, {size_text(made.file.size)}, sha256 {made.file.sha256}"),
+        ("  time", f"{made.seconds:.1f} s"),
+    ]
+    title = printable(f"{manifest.model.name}: the layout of {manifest.model.origin}")
+    result = {
+        "out": str(made.out),
+        "model": manifest.model.name,
+        "variant": list(manifest.model.variant),
+        "file": {"name": made.file.name, "size": made.file.size, "sha256": made.file.sha256},
+        "tensors": len(targets),
+        "losses": [{"name": loss.name, "why": loss.why, "made": loss.made} for loss in losses],
+        "seconds": round(made.seconds, 3),
+    }
+    findings = fold_findings([_finding(loss) for loss in losses])
+    return Report("convert", "\n".join([title, columns(rows)]), result, tuple(findings))
+
+
+def _finding(loss: Loss) -> Finding:
+    what = "a tensor is not the original's" if loss.made else "a tensor of the original is not made"
+    return Finding("loss", what, tensor=loss.name, got=loss.why, severity="warning")
