@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from converter import terminal
 from converter.errors import ConverterError, ExecutionError, UsageError
 from converter.signals import Stopped, raised
 
@@ -38,7 +39,7 @@ def reports(command: Callable[..., Report]) -> Callable[..., None]:
         except BaseException as error:
             _leave_if_interrupted(error)
             raise
-        _show(report, as_json=as_json)
+        _show(report, as_json=as_json, plain=bool(arguments.get("quiet")))
         sys.exit(report.exit_code)
 
     return run
@@ -50,16 +51,22 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 
 @contextmanager
-def answered_as_json() -> Iterator[None]:
-    """Print a usage error of click as the report of its command; leave with the exit code."""
+def answered(*, as_json: bool) -> Iterator[None]:
+    """Answer a usage error of click as any other error; leave with the exit code."""
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError as error:  # no error, but a question
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"see {context.command_path} --help" if context else None
         known = UsageError(error.format_message(), hint=hint)
-        _show(_failure(known, context), as_json=True)
+        _show(_failure(known, context), as_json=as_json)
         sys.exit(known.exit_code)
+    except click.Abort as error:
+        _leave_if_interrupted(error)
+        raise
 
 
 def _failure(error: ConverterError, context: click.Context | None = None) -> Report:
@@ -90,24 +97,26 @@ def _leave_if_interrupted(error: BaseException | None) -> None:
     sys.exit(128 + number)
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def _show(report: Report, *, as_json: bool, plain: bool = False) -> None:
     if as_json:
         _print(report.as_json())
         return
-    if report.text:
+    if report.text and (plain or not terminal.is_styled(sys.stdout)):
         _print(report.text)
+    elif report.text:
+        _print(terminal.drawn(report.sheet or report.text))
     for finding in report.findings:
-        show_finding(finding)
+        show_finding(finding, plain=plain)
     if report.exit_code and len(report.findings) > 1:
         _tell(f"{len(report.findings)} findings")
 
 
-def show_finding(finding: Finding) -> None:
+def show_finding(finding: Finding, *, plain: bool = False) -> None:
     """Write a finding to stderr."""
-    label = f"{finding.severity}:"
-    if not os.environ.get("NO_COLOR"):
-        label = click.style(label, fg="yellow" if finding.severity == "warning" else "red")
-    _tell(f"{label} {finding.render()}")
+    if plain or not terminal.is_styled(sys.stderr):
+        _tell(f"{finding.severity}: {finding.render()}")
+    else:
+        _tell(terminal.styled_finding(finding))
 
 
 def _tell(text: str) -> None:
@@ -132,7 +141,7 @@ def _print(answer: str) -> None:
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show bytes done, rate and remaining time on a terminal; nothing anywhere else."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not terminal.is_styled(sys.stderr):
         yield lambda done, total: None
         return
     from rich import progress
