@@ -32,7 +32,7 @@ from converter.ray_cluster import connected
 from converter.ray_task import Made, Part, SeenFile, digest_file, here, make_part, see
 from converter.shards import Shards, parts_of, write_shards
 from converter.signals import check
-from converter.source import Source, SourceFile, open_source
+from converter.source import Source, SourceFile, open_again
 from converter.target import Written
 from converter.write import io_errors
 
@@ -232,7 +232,7 @@ def _holders(source: Source) -> Mapping[str, SourceFile]:
         return dict.fromkeys(source.header, source.files[0])
     found: dict[str, SourceFile] = {}
     for file in source.files:
-        with open_source(file.path) as opened:
+        with open_again(file) as opened:
             found.update(dict.fromkeys(opened.header, file))
             same = all(source.header.get(name) == spec for name, spec in opened.header.items())
         if not same:

@@ -26,7 +26,7 @@ from converter.manifest import FileRecord
 from converter.plan import Plan
 from converter.positional import WriteBuffer
 from converter.shards import Shards, write_shards
-from converter.source import Source, SourceFile, open_source
+from converter.source import Source, SourceFile, open_again
 from converter.spec import Header, TensorSpec
 from converter.write import io_errors
 
@@ -93,7 +93,8 @@ def see(file: SourceFile) -> SeenFile:
     except OSError as error:
         what = f"the file cannot be read: {error.strerror}"
         raise SourceError(what, code="unreadable", where=str(path)) from error
-    return SeenFile(SourceFile(file.name, path, status.st_size), int(status.st_mtime))
+    seen = replace(file, path=path, size_bytes=status.st_size)
+    return SeenFile(seen, int(status.st_mtime))
 
 
 def _answers(
@@ -154,7 +155,7 @@ class SharedFiles(Source):
         with ExitStack() as stack:
             opened = []
             for file in seen:
-                source = stack.enter_context(open_source(file.file.path))
+                source = stack.enter_context(open_again(file.file))
                 _require_same(file, see(source.files[0]))
                 header.update(source.header)
                 self._holders.update(dict.fromkeys(source.header, source))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from converter.errors import SourceError
 from converter.source.header_snapshot import HeaderSnapshot
+from converter.source.ranked import RANKS_SUFFIX, Prefixed, RankedCheckpoint
 from converter.source.safetensors_file import SafetensorsFile
 from converter.source.sharded import INDEX_SUFFIX, ShardedCheckpoint
 from converter.source.source import Source, SourceFile
 
-__all__ = ["Source", "SourceFile", "open_source"]
+__all__ = ["Source", "SourceFile", "open_again", "open_source"]
 
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _EXPECTED = f"one .safetensors file, or one *{INDEX_SUFFIX} and the files that it lists"
@@ -22,14 +23,21 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     """Open the checkpoint at ``path`` and check all that its headers say.
 
     ``path`` is a ``.safetensors`` file; an ``*.index.json`` with its shards beside it; a directory
-    that holds exactly one of the two; or a ``.json`` of names, dtypes and shapes, which has no
-    values. Raises SourceError for anything else, and never guesses which of several is meant.
+    that holds exactly one of the two; a ``*.ranks.json`` with the files of tensor-parallel ranks
+    beside it (``converter.source.ranked``); or a ``.json`` of names, dtypes and shapes, which has
+    no values. Raises SourceError for anything else, and never guesses which of several is meant.
 
     Links are followed where ``path`` names them; those that are found, in a directory or as the
-    shards of an index, may not lead out of its folder (``links.require_inside``).
+    files that an index or ranks list, may not lead out of its folder (``links.require_inside``).
     """
     path = Path(path)
     return _open_directory(path) if os.path.isdir(path) else _open_file(path)
+
+
+def open_again(file: SourceFile) -> Source:
+    """Open one file of a checkpoint, with the names that its tensors have there."""
+    source = open_source(file.path)
+    return Prefixed(source, file.prefix) if file.prefix else source
 
 
 def _open_file(path: Path) -> Source:
@@ -38,6 +46,8 @@ def _open_file(path: Path) -> Source:
         return SafetensorsFile(path)
     if name.endswith(".index.json"):
         return ShardedCheckpoint(path)
+    if name.endswith(RANKS_SUFFIX):
+        return RankedCheckpoint(path)
     if name.endswith(".json"):
         return HeaderSnapshot(path)
     if not os.path.exists(path):
@@ -46,7 +56,8 @@ def _open_file(path: Path) -> Source:
         "not a checkpoint that can be read",
         code="kind",
         where=str(path),
-        expected="a .safetensors file, a directory of them, an .index.json or a header .json",
+        expected="a .safetensors file, a directory of them, an .index.json, a .ranks.json or a"
+        " header .json",
         hint=_pickle_hint(path) if name.endswith(_PICKLE_SUFFIXES) else None,
     )
 

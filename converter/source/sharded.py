@@ -45,7 +45,7 @@ class ShardedCheckpoint(Source):
         self.header = {
             name: spec for shard in shards.values() for name, spec in shard.header.items()
         }
-        self.metadata = _common([shard.metadata for shard in shards.values()])
+        self.metadata = common_metadata([shard.metadata for shard in shards.values()])
         self.files = tuple(file for shard in shards.values() for file in shard.files)
 
     def read(self, name: str) -> bytearray:
@@ -93,7 +93,7 @@ def _open_shards(
     index: Path, weight_map: Mapping[str, str], stack: ExitStack
 ) -> dict[str, SafetensorsFile]:
     files = sorted(set(weight_map.values()))
-    findings = list(_unfit_names(index, files))
+    findings = list(unfit_names(index, files, "index"))
     if findings:
         raise SourceError.of(findings)
     shards = {}
@@ -108,21 +108,28 @@ def _open_shards(
     return shards
 
 
-def _unfit_names(index: Path, files: Sequence[str]) -> Iterator[Finding]:
-    """Yield what is wrong with the names of shards, which a stranger wrote and we open."""
+def unfit_names(listing: Path, files: Sequence[str], code: str) -> Iterator[Finding]:
+    """Yield what is wrong with the names of files, which a stranger listed and we open.
+
+    ``code`` is what the listing is of, and the code of the findings.
+    """
     if len(files) > MAX_SHARDS:
         expected = f"at most {MAX_SHARDS:,} files"
-        yield _finding("the index lists too many shards", index, expected, f"{len(files):,}")
+        yield _unfit(code, "too many shards are listed", listing, expected, f"{len(files):,}")
         return
     spellings: dict[str, str] = {}
     for file in files:
         if not _is_shard_name(file):
             expected = f"one name of letters, digits and . _ - that ends in {_SHARD_SUFFIX}"
-            yield _finding("a shard's name is not fit", index, expected, f"{file!a:.600}")
+            yield _unfit(code, "a shard's name is not fit", listing, expected, f"{file!a:.600}")
         elif (twin := spellings.setdefault(file.casefold(), file)) != file:
             what = "two shards' names differ in upper and lower case only"
             expected = "names that every file system tells apart"
-            yield _finding(what, index, expected, f"{twin}, {file}")
+            yield _unfit(code, what, listing, expected, f"{twin}, {file}")
+
+
+def _unfit(code: str, what: str, listing: Path, expected: str, got: str) -> Finding:
+    return Finding(code, what, where=str(listing), expected=expected, got=got)
 
 
 def _is_shard_name(name: str) -> bool:
@@ -159,11 +166,11 @@ def _disagreements(
     return findings
 
 
-def _finding(what: str, index: Path, expected: str, got: str, tensor: str | None = None) -> Finding:
+def _finding(what: str, index: Path, expected: str, got: str, tensor: str) -> Finding:
     return Finding("index", what, where=str(index), tensor=tensor, expected=expected, got=got)
 
 
-def _common(metadata: list[Mapping[str, str]]) -> dict[str, str]:
+def common_metadata(metadata: list[Mapping[str, str]]) -> dict[str, str]:
     """Return the entries on which all agree."""
     first, *others = metadata
     return {

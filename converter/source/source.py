@@ -14,11 +14,15 @@ from converter.spec import Header
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of weights: its name inside the checkpoint, where it was opened, its size in bytes."""
+    """A file of weights: its name inside the checkpoint, where it was opened, its size in bytes.
+
+    ``prefix`` stands before the names of its tensors in the checkpoint: that of its rank, if any.
+    """
 
     name: str
     path: Path
     size_bytes: int
+    prefix: str = ""
 
 
 class Source(Protocol):
@@ -30,7 +34,7 @@ class Source(Protocol):
 
     header: Header  # file by file, in the order of the data
     metadata: Mapping[str, str]  # of several files, the entries on which all agree
-    files: tuple[SourceFile, ...]  # those that hold values, by name; none for a header alone
+    files: tuple[SourceFile, ...]  # those that hold values, in order; none for a header alone
 
     def read(self, name: str) -> bytearray:
         """Return exactly the bytes of a tensor; raises SourceError."""

@@ -38,6 +38,7 @@ class Cast:
     Dtype: a float, integer or boolean to ``dtype``.
     Inverse: ``cast`` back, from a float that holds all numbers of the other and from or to
     integers, since what fits is exact; none when a float narrows, becomes an integer or saturates.
+    The bits that tell one NaN from another do not come back.
     Raises RuleError for a dtype that cannot be cast to and a reason without a use, StepError for
     a dtype that cannot be cast from, ValueRefusedError when numbers lie beyond the range of
     ``dtype`` or are not integers.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from converter.errors import RuleError, StepError
 from converter.spec import TensorSpec
-from converter.steps.dtypes import FLOATS, integer_range, numpy_dtype, require_numeric
+from converter.steps.dtypes import lacks, require_numeric
 from converter.steps.layout import require_count, shape_text
 from converter.steps.step import DTypeName, Number, Runs, Shapes, Specs, Step, Takes, Tensors
 
@@ -40,18 +40,7 @@ class Constant:
                 "constant: a negative size", expected="0 or more", got=shape_text(self.shape)
             )
         require_numeric(self.name, self.dtype)
-        self._require_value()
-
-    def _require_value(self) -> None:
-        if self.dtype in FLOATS:
-            largest = FLOATS[self.dtype].largest
-            # Written so that NaN is refused too.
-            fits, expected = abs(self.value) <= largest, f"a magnitude up to {largest:g}"
-        else:
-            first, last = integer_range(self.dtype)
-            fits = isinstance(self.value, int) and first <= self.value <= last
-            expected = f"an integer from {first} to {last}"
-        if not fits:
+        if expected := lacks(self.dtype, self.value):
             raise RuleError(
                 f"constant: {self.dtype} does not hold the value",
                 expected=expected,
@@ -70,13 +59,9 @@ class Constant:
     def apply(self, inputs: Tensors) -> Tensors:
         import numpy as np
 
-        from converter.steps.float64 import round_once
+        from converter.steps.float64 import element
 
-        if self.dtype in FLOATS:
-            element = round_once(np.array(self.value, np.float64), self.dtype)
-        else:
-            element = np.array(self.value, numpy_dtype(self.dtype))
-        return (np.full(self.shape, element),)
+        return (np.full(self.shape, element(self.value, self.dtype)),)
 
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         return None

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from converter.errors import RuleError
+from converter.errors import RuleError, StepError
 from converter.finding import closest
 from converter.spec import DTYPES
-from converter.steps.step import Array
+from converter.steps.step import Array, Number, Specs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +80,18 @@ def require_numeric(step: str, dtype: str) -> None:
         )
 
 
+def require_floats(step: str, specs: Specs) -> None:
+    """Raise StepError unless all are of a floating dtype, on which arithmetic is done."""
+    for spec in specs:
+        if spec.dtype not in FLOATS:
+            raise StepError(
+                f"{step}: {spec.dtype} is no float",
+                expected=f"one of {', '.join(FLOATS)}",
+                got=str(spec),
+                hint="cast it first",
+            )
+
+
 def integer_range(dtype: str) -> tuple[int, int]:
     """Return the first and last of the consecutive integers that a numeric dtype holds exactly.
 
@@ -93,6 +105,23 @@ def integer_range(dtype: str) -> tuple[int, int]:
         return 0, 1
     bits = DTYPES[dtype].bits
     return (0, 2**bits - 1) if dtype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def lacks(dtype: str, value: Number) -> str | None:
+    """Return what a numeric dtype takes, if ``value`` is none of it; None where it is.
+
+    A float rounds a value, and takes no NaN or infinity; others take their integers only.
+
+    >>> lacks("U8", 256)
+    'an integer from 0 to 255'
+    """
+    if dtype in FLOATS:
+        largest = FLOATS[dtype].largest
+        # Written so that NaN is refused too.
+        return None if abs(value) <= largest else f"a magnitude up to {largest:g}"
+    first, last = integer_range(dtype)
+    fits = isinstance(value, int) and first <= value <= last
+    return None if fits else f"an integer from {first} to {last}"
 
 
 def widens(source: str, target: str) -> bool:

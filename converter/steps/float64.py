@@ -7,13 +7,16 @@ the CPU's vector width and the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.errors import ValueRefusedError
 from converter.numpy_dtypes import NUMPY_DTYPES
-from converter.steps.step import Array
+from converter.steps.dtypes import FLOATS
+from converter.steps.step import Array, Number
 
 Floats64: TypeAlias = NDArray[np.float64]
 
@@ -85,6 +88,36 @@ def round_once(values: Array, dtype: str) -> Array:
         raw: Any = _RAW[target.itemsize]
         rounded.view(raw)[nan] = _NAN_BITS[dtype]
     return rounded
+
+
+def element(value: Number, dtype: str) -> Array:
+    """Return ``value``, which ``dtype`` takes, as a tensor without dims; a float rounds once."""
+    if dtype in _NAN_BITS:
+        return round_once(np.array(value, np.float64), dtype)
+    return np.array(value, NUMPY_DTYPES[dtype])
+
+
+@np.errstate(all="ignore")
+def rounded_result(step: str, result: Floats64, dtype: str, inputs: Sequence[Array]) -> Array:
+    """Return the ``result`` of arithmetic on ``inputs`` rounded once to the float ``dtype``.
+
+    What ``inputs`` have as NaN or infinity stays so. Raises ValueRefusedError where finite ones
+    give a number beyond the largest of ``dtype``.
+    """
+    largest = FLOATS[dtype].largest
+    # Written so that NaN, as of infinity times zero, counts too.
+    beyond = ~(np.abs(result) <= largest)
+    if beyond.any():
+        for array in inputs:
+            beyond &= np.isfinite(array)
+        if count := int(beyond.sum()):
+            raise ValueRefusedError(
+                f"{step}: {count} of {result.size} values overflow {dtype}",
+                expected=f"magnitudes up to {largest:g}",
+                got=f"{float(np.abs(result[beyond]).max())!r}",
+                hint="a wider dtype holds them: cast before, or state one",
+            )
+    return round_once(result, dtype)
 
 
 def _round_to_odd(values: Floats64) -> NDArray[np.float32]:

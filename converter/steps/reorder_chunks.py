@@ -13,7 +13,7 @@ from converter.steps.layout import (
     require_dim,
     require_permutation,
 )
-from converter.steps.runs import cuts
+from converter.steps.runs import reordered_blocks
 from converter.steps.step import Runs, Shapes, Specs, Takes, Tensors
 
 
@@ -60,11 +60,9 @@ class ReorderChunks:
     def runs(self, inputs: Specs) -> tuple[Runs, ...] | None:
         (spec,) = inputs
         piece = spec.shape[self.dim] // len(self.order)
-        pieces = cuts(spec.shape, self.dim, (piece,) * len(self.order))
-        if pieces is None:
-            return None
-        ordered = [pieces[source] for source in self.order]
-        return (tuple(run for row in zip(*ordered, strict=True) for run in row),)
+        sizes = (piece,) * len(self.order)
+        runs = reordered_blocks(spec.shape, self.dim, sizes, self.order)
+        return None if runs is None else (runs,)
 
     @property
     def keeps_rows(self) -> bool:

@@ -7,7 +7,7 @@ and can be moved without being decoded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise, product
 from math import prod
 
 from converter.spec import Shape, TensorSpec
@@ -28,10 +28,10 @@ def cuts(shape: Shape, dim: int, sizes: Sequence[int]) -> tuple[Runs, ...] | Non
     >>> cuts((2, 3), 1, (1, 2))[0]
     (Run(number=0, begin=0, end=1), Run(number=0, begin=3, end=4))
     """
-    begins = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
     rows, inner = prod(shape[:dim]), prod(shape[dim + 1 :])
     if rows * len(sizes) > MAX_RUNS:
         return None
+    begins = list(accumulate(sizes, initial=0))
     return tuple(
         tuple(
             Run(0, (row * shape[dim] + begin) * inner, (row * shape[dim] + end) * inner)
@@ -52,6 +52,36 @@ def joined(shapes: Sequence[Shape], dim: int) -> Runs | None:
         for row in range(rows)
         for number, size in enumerate(sizes)
     )
+
+
+def reordered_blocks(
+    shape: Shape, dim: int, sizes: Sequence[int], order: Sequence[int]
+) -> Runs | None:
+    """Return the runs of pieces of ``sizes`` along ``dim``, put in ``order``; None for too many."""
+    pieces = cuts(shape, dim, sizes)
+    if pieces is None:
+        return None
+    return tuple(run for row in zip(*(pieces[n] for n in order), strict=True) for run in row)
+
+
+def reordered_dims(shape: Shape, order: Sequence[int]) -> Runs | None:
+    """Return the runs of a tensor of ``shape`` with its dims in ``order``; None for too many.
+
+    >>> reordered_dims((2, 3, 4), (1, 0, 2))[:2]
+    (Run(number=0, begin=0, end=4), Run(number=0, begin=12, end=16))
+    """
+    if 0 in shape:
+        return ()
+    strides = [prod(shape[dim + 1 :]) for dim in range(len(shape))]
+    moved = [dim for dim in order if shape[dim] > 1]
+    length = 1
+    while moved and strides[moved[-1]] == length:
+        length *= shape[moved.pop()]
+    if prod(shape[dim] for dim in moved) > MAX_RUNS:
+        return None
+    steps = (range(0, shape[dim] * strides[dim], strides[dim]) for dim in moved)
+    begins = map(sum, product(*steps))
+    return tuple(Run(0, begin, begin + length) for begin in begins)
 
 
 def chain_runs(steps: Sequence[Step], inputs: Specs) -> tuple[Runs, ...] | None:

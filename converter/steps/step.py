@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -32,6 +32,9 @@ Runs: TypeAlias = tuple[Run, ...]
 # The type of a field says how a rule file spells it: see converter.steps.build.
 DTypeName: TypeAlias = str
 Number: TypeAlias = int | float
+AxisSizes: TypeAlias = tuple[tuple[str, int], ...]  # in a rule file, a mapping
+QkvLayout: TypeAlias = Literal["contiguous", "per_head", "grouped"]
+RopeOrder: TypeAlias = Literal["interleaved", "half_split"]
 
 
 class Step(Protocol):
@@ -92,11 +95,44 @@ class Step(Protocol):
         ...
 
 
+class Sugar(Protocol):
+    """A short way to write several steps, which are what a plan and a manifest hold.
+
+    Like a step it is a frozen dataclass whose fields are its parameters in a rule file, and
+    refuses wrong ones with RuleError at construction.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    name: ClassVar[str]
+
+    def expansion(self) -> tuple[Step, ...]:
+        """Return the steps that it stands for."""
+        ...
+
+
 def step_parameters(step: Step) -> dict[str, object]:
     """Return the parameters of a step as a rule file would state them; None is not stated."""
-    values = {field.name: getattr(step, field.name) for field in fields(step)}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
-        if value is not None
-    }
+    stated: dict[str, object] = {}
+    for parameter in fields(step):
+        value = getattr(step, parameter.name)
+        if parameter.type == "AxisSizes":
+            value = dict(value) or None
+        if value is not None:
+            stated[parameter.name] = list(value) if isinstance(value, tuple) else value
+    return stated
+
+
+def call_text(name: str, parameters: Mapping[str, object]) -> str:
+    """Return a step as a rule file would state it.
+
+    >>> call_text("rearrange", {"pattern": "(a b) -> a b", "sizes": {"a": 2}})
+    'rearrange {pattern: (a b) -> a b, sizes: {a: 2}}'
+    """
+    values = ", ".join(f"{key}: {_value_text(value)}" for key, value in parameters.items())
+    return f"{name} {{{values}}}" if values else name
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {item}' for key, item in value.items())}}}"
+    return str(value)

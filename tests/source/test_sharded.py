@@ -141,7 +141,7 @@ def test_shards_whose_names_some_file_systems_confuse_are_refused(index: Path) -
 def test_an_index_of_more_shards_than_any_checkpoint_has_is_refused(index: Path) -> None:
     write_index(index.parent, {f"t{n}": f"{n}.safetensors" for n in range(10_001)})
     assert findings(index) == [
-        ("the index lists too many shards", None, "at most 10,000 files", "10,001")
+        ("too many shards are listed", None, "at most 10,000 files", "10,001")
     ]
 
 

@@ -11,8 +11,12 @@ import hashlib
 import ml_dtypes
 import numpy as np
 from converter.moments import StatisticsStream
+from converter.steps.add import Add
 from converter.steps.cast import Cast
+from converter.steps.dequantize import Dequantize
+from converter.steps.fold_batch_norm import FoldBatchNorm
 from converter.steps.fold_weight_norm import FoldWeightNorm
+from converter.steps.scale import Scale
 
 direction = ((np.arange(64 * 96 * 21) * 48271 % 65521 - 32760) / 65521).reshape(64, 96, 21)
 special = np.repeat(np.array([np.nan, -np.nan, np.inf, 1e-42, -0.0], np.float32), 50)
@@ -27,6 +31,19 @@ for dtype in ("BF16", "F16", "F8_E5M2"):
     for values in (special, special.astype(np.float64), direction):
         (cast,) = Cast(dtype).apply([values])
         digest.update(cast.tobytes())
+channel = direction[0, :, 0] + 1.5
+for dtype in (np.float32, ml_dtypes.bfloat16, np.float16):
+    weight, one = direction.astype(dtype), channel.astype(dtype)
+    made = [
+        *Scale(0.1).apply([weight]),
+        *Add(0.1).apply([weight, weight[::-1], weight]),
+        *FoldBatchNorm(1, 1e-5).apply([weight, one, one, one, one, one]),
+        *Dequantize((5, 7, 2), "BF16").apply(
+            [(direction * 100).astype(np.int8), weight[:13, :14, :11]]
+        ),
+    ]
+    for tensor in made:
+        digest.update(tensor.tobytes())
 stream = StatisticsStream("F64")
 stream.add(memoryview(direction.tobytes()))
 digest.update(repr(stream.result()).encode())
