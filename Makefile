@@ -8,17 +8,18 @@ READY_TO_BENCH := .venv/.ready-to-bench
 READY_TO_FUZZ := .venv/.ready-to-fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz fuzz-coverage parity bench docs check fix clean
+.PHONY: help demo test test-browser fuzz fuzz-coverage parity bench docs check fix clean
 
 help:
 	@echo 'make demo    convert a real checkpoint, verify it, load it, and prove what it computes'
 	@echo 'make test    run the tests; ARGS="-k name" to run some of them'
+	@echo 'make test-browser   the page of convert report in headless Chromium; without one it fails'
 	@echo 'make fuzz    damaged headers, manifests, rule files and so on, far more of them than the tests have;'
 	@echo '             ARGS=--help says what there is; make fuzz-coverage TARGET=rules is led by coverage'
 	@echo 'make parity  every model against what its original computed, in one table; ARGS=--mutants'
 	@echo '             makes every mistake that the tests know, and shows that each is caught'
 	@echo 'make bench   measure beside cp, a naive script and other tools; ARGS=--help says what there is'
-	@echo 'make docs    write docs/models anew from the rule files'
+	@echo 'make docs    write docs/models and docs/bugs.md anew, from the rule files and the bugs of the tests'
 	@echo 'make check   ruff (rules and format) and mypy'
 	@echo 'make fix     let ruff repair what it can'
 	@echo 'make clean   remove .venv and the caches; what lies in converted/ stays'
@@ -48,6 +49,9 @@ demo: $(READY)
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
+test-browser: $(READY)
+	@BROWSER_TESTS=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser $(ARGS)
+
 fuzz: $(READY)
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python tests/hostile/fuzz.py $(ARGS)
 
@@ -62,6 +66,7 @@ bench: $(READY_TO_BENCH)
 
 docs: $(READY)
 	@$(BIN)/python docs/generate_models.py
+	@$(BIN)/python docs/generate_bugs.py
 
 check: $(READY)
 	@$(BIN)/ruff check .

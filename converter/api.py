@@ -17,30 +17,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from converter import bundle as bundling
-from converter import describe as describing
 from converter import resources, signing
+from converter.api_compare import compare as compare
+from converter.api_diff import diff as diff
+from converter.api_explain import explain_directory as explain_directory
+from converter.api_html import report as report
 from converter.api_import import import_bundle as import_bundle
 from converter.api_import import import_checkpoint as import_checkpoint
+from converter.api_inspect import inspect as inspect
+from converter.api_lint import lint as lint
+from converter.api_lint import linted as linted
+from converter.api_models import bundle_paths as bundle_paths
+from converter.api_models import bundles as bundles
+from converter.api_models import describe_model as describe_model
+from converter.api_models import model as model
+from converter.api_models import models as models
+from converter.api_models import rule_paths as rule_paths
+from converter.api_reverse import reverse as reverse
+from converter.api_scaffold import scaffold as scaffold
+from converter.api_trace import trace as trace
 from converter.api_verify import PathLike
 from converter.api_verify import verify as verify
 from converter.api_verify import verify_all as verify_all
 from converter.api_verify import verify_source as verify_source
 from converter.bind import bind
 from converter.bundle import BundleConversion, BundlePlan
-from converter.bundle_members import lint_bundle
 from converter.canonical import parse_size
 from converter.cores import workers
-from converter.describe import Description
-from converter.errors import RuleError, UsageError
+from converter.errors import UsageError
+from converter.explain import Explanation
+from converter.explain_plan import explain_plan
 from converter.finding import Finding, closest
 from converter.manifest import Dim
 from converter.needed import require_numpy
 from converter.plan import Plan
 from converter.progress import Progress
 from converter.rules import bundle_file as bundle_files
-from converter.rules import lint as linting
 from converter.rules import parse
-from converter.rules.bundle_file import BundleFile
 from converter.rules.rule_file import RuleFile
 from converter.rules.settings import Settings, resolve
 from converter.signing import Signed
@@ -213,48 +226,25 @@ def sign(
     )
 
 
-def lint(rules: PathLike) -> tuple[Finding, ...]:
-    """Return what is wrong with a rule or bundle file by itself.
+def explain(
+    name: str,
+    path: PathLike,
+    *,
+    dtype: str | None = None,
+    max_shard_size: str | None = None,
+    **rules: Unpack[Rules],
+) -> Explanation:
+    """Trace a tensor, or all whose names begin with what is before a final ``**``.
 
-    A rule file is checked as it stands and under each variant; a bundle file with its members.
+    ``path`` is a canonical directory; or, with ``rules``, a checkpoint or its header, explained by
+    what ``convert`` would do. Raises UsageError for a name that is not there, and as
+    ``explain_directory`` and ``plan`` do.
     """
-    if bundle_files.is_bundle(Path(rules)):
-        return lint_bundle(Path(rules))
-    try:
-        return linting.lint_variants(parse.load(Path(rules)))
-    except RuleError as error:
-        return error.findings
-
-
-def inspect(source: PathLike) -> Description:
-    """Describe a checkpoint from its header. Raises SourceError."""
-    with open_source(source) as opened:
-        return describing.describe(opened)
-
-
-def rule_paths() -> tuple[Path, ...]:
-    """Return the paths of the rule files that come with this package."""
-    return tuple(resources.rule_files().values())
-
-
-def models() -> list[RuleFile]:
-    """Return the rule files that come with this package."""
-    return [parse.load(path) for path in rule_paths()]
-
-
-def model(name: str) -> RuleFile:
-    """Return the rule file of one model. Raises UsageError for a name that is not known."""
-    return parse.load(resources.rule_file(name))
-
-
-def bundle_paths() -> tuple[Path, ...]:
-    """Return the paths of the bundle files that come with this package."""
-    return tuple(resources.bundle_files().values())
-
-
-def bundles() -> list[BundleFile]:
-    """Return the bundle files that come with this package."""
-    return [bundle_files.load(path) for path in bundle_paths()]
+    if not (dtype or max_shard_size or any(rules.values())):
+        return explain_directory(name, path)
+    make_plan = _binder(dtype, max_shard_size, rules)
+    with open_source(path) as opened:
+        return explain_plan(name, make_plan(opened.header), opened.header)
 
 
 class _Chosen(NamedTuple):

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import takewhile
 
-from converter.errors import ConverterError, PlanError, StepError
+from converter.bind_variants import fitting_hint, naming_hint
+from converter.errors import PlanError, StepError
 from converter.finding import Finding
 from converter.fold import fold_findings, fold_names
 from converter.hints import neighbour_hints, option_hint
 from converter.plan import Binding, Dropped, Plan, shards_of
-from converter.rules.expand import DroppedName, Expansion, Unit, expand
+from converter.rules.expand import DroppedName, Expansion, Unit
 from converter.rules.form import Form
-from converter.rules.indices import Allowance
 from converter.rules.lint import expand_checked
 from converter.rules.rule_file import Rule, RuleFile, StandIn
-from converter.rules.settings import Settings, choices, resolve
+from converter.rules.settings import Settings
 from converter.spec import DTYPES, Header, Shape, TensorSpec
 from converter.steps.build import build
 from converter.steps.chain import infer_chain
 from converter.steps.step import Specs, Step
+
+# What a finding may be when nothing but the size or the layout is another.
+_OF_ANOTHER_SIZE = frozenset({"missing", "unexpected", "shape", "step"})
 
 
 def bind(
@@ -338,15 +342,26 @@ class _Binder:
         missing = [f.tensor for f in findings if f.code == "missing" and f.tensor]
         stray = [f.tensor for f in findings if f.code == "unexpected" and f.tensor]
         hints = neighbour_hints(expected, missing, stray)
-        # A likely name is a better hint than what can always be done.
+        # A variant that fits is a better hint than a likely name, and that than what is always so.
+        if any(f.code in _OF_ANOTHER_SIZE for f in findings) and (hint := self.fitting_hint()):
+            hints.update({f.tensor: hint for f in findings if f.tensor})
         return [replace(f, hint=hints.get(f.tensor or "", f.hint)) for f in findings]
+
+    def fitting_hint(self) -> str | None:
+        """Say which variants fit the whole source, if the file has any that do."""
+
+        def fits(settings: Settings, expansion: Expansion) -> bool:
+            other = _Binder(self.rule_file, self.header, settings, expansion, self.dtype)
+            deque(other.bindings(), maxlen=0)
+            return not [*other.unexpected(tuple(other.dropped())), *other.findings]
+
+        return fitting_hint(self.rule_file, self.header, self.settings, fits)
 
     def nothing_fits(self, expected: list[str]) -> Finding:
         names = sorted(self.header)
         scope, source_prefix = self.settings.scope.prefix, self.settings.source_prefix
-        hint = self.variant_hint() or option_hint(
-            expected, self.header, scope=scope, source_prefix=source_prefix
-        )
+        hint = self.fitting_hint() or naming_hint(self.rule_file, self.header, self.settings)
+        hint = hint or option_hint(expected, self.header, scope=scope, source_prefix=source_prefix)
         return Finding(
             "missing",
             f"none of the {len(expected)} tensors that the rules name is in the source",
@@ -355,30 +370,6 @@ class _Binder:
             got=f"{len(names)} tensors, such as {names[0]}" if names else "an empty source",
             hint=hint or "look at the names with convert inspect; choose the model and --variant",
         )
-
-    def variant_hint(self) -> str | None:
-        """Say which variants name tensors of this source, when the chosen ones name none."""
-        best, most = None, 0
-        scope, prefix = self.settings.options.get("scope"), self.settings.source_prefix
-        choose = partial(resolve, self.rule_file, scope=scope, source_prefix=prefix)
-        work = Allowance().work
-        for variant in choices(self.rule_file):
-            allowance = Allowance(work)
-            try:
-                settings = choose(variant=variant, allowance=allowance)
-            except ConverterError:
-                continue
-            units = expand(self.rule_file, settings, allowance).units
-            work = allowance.work
-            found = sum(name in self.header for unit in units for name in unit.sources)
-            if found > most:
-                best, most = variant, found
-        if best is None:
-            return None
-        axes = zip(self.rule_file.variants.values(), best, strict=True)
-        names = ",".join(name for variants, name in axes if not variants[name].is_default)
-        option = f"--variant {names}" if names else "no --variant at all"
-        return f"with {option} the rules name {most} tensors of this source"
 
 
 def _can_be(expect: str, spec: TensorSpec) -> bool:

@@ -102,7 +102,7 @@ def _resolved(
         except ConverterError as error:
             raise type(error).of([*spoken_of(bundle_file, name, error.findings)]) from error
     facts = facts_of(
-        name, dims=settings.dims, conventions=rule_file.conventions, audio=settings.audio
+        name, dims=settings.dims, conventions=settings.conventions, audio=settings.audio
     )
     return MemberRules(rule_file, settings, facts)
 

@@ -13,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter import __version__
-from converter.cli_answer import answered_as_json, progress_bar, reports, wants_json
+from converter import __version__, terminal
+from converter.cli_answer import answered, progress_bar, reports, wants_json
+from converter.cli_compare import compare
+from converter.cli_completion import completion
+from converter.cli_diff import diff
+from converter.cli_explain import explain
 from converter.cli_import import import_
+from converter.cli_inspect import inspect
+from converter.cli_models import models
 from converter.cli_options import (
     BUNDLE,
     EXECUTOR,
@@ -23,15 +29,22 @@ from converter.cli_options import (
     JOBS,
     LAYOUT,
     QUIET,
+    REVERSE,
     RULES,
     chosen_bundle,
     chosen_rules,
 )
+from converter.cli_report import report_
+from converter.cli_reverse import refuse_lossy, write_back
+from converter.cli_scaffold import scaffold
 from converter.cli_sign import sign
+from converter.cli_trace import trace
 from converter.cli_verify import verify
 from converter.finding import closest
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from converter.report import Report
 
 
@@ -41,20 +54,30 @@ class _DefaultGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, "-h", "--help", "--version"}:
             near = None if args[0].startswith("-") else closest(args[0], self.commands)
-            if near and not os.path.exists(args[0]):
+            if near and not os.path.exists(args[0]) and not ctx.resilient_parsing:
                 what = f"{args[0]!r} is neither a command nor a file. Did you mean {near!r}?"
                 raise click.UsageError(what, ctx)
             args = ["convert", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command, or what follows where convert is meant."""
+        meant = self.commands["convert"]
+        inner = meant.make_context("convert", [], parent=ctx, resilient_parsing=True)
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *meant.shell_complete(inner, incomplete),
+        ]
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal may lack some of the characters
                 stream.reconfigure(errors="backslashreplace")
         with _fewer_collections():
-            if not wants_json(sys.argv[1:] if args is None else args):
+            as_json = wants_json(sys.argv[1:] if args is None else args)
+            if not as_json and not terminal.is_styled(sys.stderr):
                 return super().main(args, *rest, **extra)
-            with answered_as_json():
+            with answered(as_json=as_json):
                 sys.exit(super().main(args, *rest, **{**extra, "standalone_mode": False}))
 
 
@@ -97,22 +120,27 @@ def main() -> None:
 @JOBS
 @EXECUTOR
 @click.option("--overwrite", is_flag=True, help="Replace the canonical directory OUT, at once.")
+@REVERSE
 @QUIET
 @reports
 def convert(
     source: Path,
     out: Path,
     bundle: str | None,
+    reverse: bool,
     quiet: bool,
     **options: Any,
 ) -> Report:
     """Convert the checkpoint SOURCE into the canonical directory OUT, complete or not at all.
 
     SOURCE is a .safetensors file, an .index.json with its shards, or a directory of either; with
-    --bundle it is the folder of a pipeline's sources.
+    --bundle it is the folder of a pipeline's sources, with --reverse a canonical directory.
     """
     from converter import api, report, report_bundle
 
+    if reverse:
+        return write_back(source, out, {"bundle": bundle, **options}, quiet=quiet)
+    refuse_lossy(options)
     named = ("jobs", "executor", "ray_address", "overwrite")
     running = {key: options.pop(key) for key in named}
     with progress_bar("converting", quiet=quiet) as progress:
@@ -158,38 +186,21 @@ def plan(source: Path, bundle: str | None, table: bool, whole: bool, **options: 
 @reports
 def lint(files: tuple[Path, ...]) -> Report:
     """Check rule and bundle FILES by themselves; without FILES, those of this package."""
-    from converter import api, report
+    from converter import api, report_lint
 
     chosen = files or (*api.rule_paths(), *api.bundle_paths())
-    return report.of_lint({str(path): api.lint(path) for path in chosen})
+    return report_lint.of_lint({str(path): api.linted(path) for path in chosen})
 
 
-@main.command(epilog="Example:  convert inspect model.safetensors")
-@click.argument("source", type=FILE)
-@click.option("--whole", is_flag=True, help="List every name; numbers are not folded.")
-@reports
-def inspect(source: Path, whole: bool) -> Report:
-    """Show what the checkpoint SOURCE holds, from its header."""
-    from converter import api, report
-
-    return report.of_description(source, api.inspect(source), whole=whole)
-
-
-@main.command(epilog="Examples:  convert models dit;  convert models indextts2")
-@click.argument("name", required=False)
-@reports
-def models(name: str | None) -> Report:
-    """List the models and bundles that come with this package, or show the one called NAME."""
-    from converter import api, report, report_bundle
-
-    if name is None:
-        return report_bundle.of_models(api.models(), api.bundles())
-    for bundle in api.bundles():
-        if bundle.bundle == name:
-            return report_bundle.of_bundle_file(bundle)
-    return report.of_model(api.model(name))
-
-
+main.add_command(diff)
+main.add_command(explain)
+main.add_command(compare)
+main.add_command(completion)
 main.add_command(import_)
+main.add_command(inspect)
+main.add_command(models)
+main.add_command(report_)
+main.add_command(scaffold)
 main.add_command(sign)
+main.add_command(trace)
 main.add_command(verify)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from converter import cli_complete
 from converter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,28 +35,45 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 RULES = _options(
-    click.option("--model", metavar="NAME", help="A model that comes with this package."),
+    click.option(
+        "--model",
+        metavar="NAME",
+        shell_complete=cli_complete.models,
+        help="A model that comes with this package.",
+    ),
     click.option("--rules", type=FILE, metavar="FILE", help="A rule file, in place of --model."),
     click.option(
         "--variant",
         multiple=True,
         metavar="A,B",
-        help="Variants of the model, at most one of each axis; models NAME lists them.",
+        shell_complete=cli_complete.variants,
+        help="Variants of the model, at most one of each axis; convert models NAME lists them.",
     ),
     click.option(
-        "--set", "sets", multiple=True, metavar="DIM=N", help="Set a dim; a list as 4,2,2."
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="DIM=N",
+        shell_complete=cli_complete.dims,
+        help="Set a dim; a list as 4,2,2.",
     ),
     click.option("--dims", type=FILE, metavar="FILE", help="Set dims from a YAML file."),
     click.option("--scope", metavar="PREFIX", help="The model's prefix in this source; may be ''."),
     click.option("--source-prefix", metavar="PREFIX", help="A prefix that every name carries."),
 )
 LAYOUT = _options(
-    click.option("--dtype", metavar="DTYPE", help="Cast every floating tensor, such as to bf16."),
+    click.option(
+        "--dtype",
+        metavar="DTYPE",
+        shell_complete=cli_complete.dtypes,
+        help="Cast every floating tensor, such as to bf16.",
+    ),
     click.option("--max-shard-size", metavar="SIZE", help="Most data in a file, as 5GB."),
 )
 BUNDLE = click.option(
     "--bundle",
     metavar="NAME",
+    shell_complete=cli_complete.bundles,
     help="All models of a pipeline, from a folder; --set MEMBER.DIM=N, --source-prefix SOURCE=P.",
 )
 TRUST = _options(
@@ -91,7 +109,21 @@ EXECUTOR = _options(
         help="The cluster, as HOST:PORT, auto or local; else RAY_ADDRESS says it, or else local.",
     ),
 )
-QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+REVERSE = _options(
+    click.option(
+        "--reverse",
+        is_flag=True,
+        help="Write the original tensors of the canonical directory SOURCE to OUT.safetensors.",
+    ),
+    click.option(
+        "--allow-lossy",
+        is_flag=True,
+        help="With --reverse: also where some do not come back as they were.",
+    ),
+)
+QUIET = click.option(
+    "--quiet", is_flag=True, help="Plain text, without a progress bar, colour or tables."
+)
 
 
 def chosen_rules(

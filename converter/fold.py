@@ -45,7 +45,7 @@ def fold_names(names: Iterable[str]) -> list[str]:
         if shape not in groups:
             groups[shape] = (tuple(_NUMBER.split(name, _MOST_NUMBERS)[::2]), set())
         groups[shape][1].add(numbers(name))
-    return [_write(texts, box) for texts, tuples in groups.values() for box in _boxes(tuples)]
+    return [_write(texts, box) for texts, tuples in groups.values() for box in cover(tuples)]
 
 
 def fold_findings(findings: Iterable[Finding]) -> list[Finding]:
@@ -71,8 +71,8 @@ def fold_numbers(values: Iterable[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}" for run in runs)
 
 
-def _boxes(tuples: set[Numbers]) -> list[Box]:
-    """Cover a set of tuples exactly with products of number sets."""
+def cover(tuples: set[Numbers]) -> list[Box]:
+    """Return products of sorted numbers that together are exactly a set of equally long tuples."""
     if tuples == {()}:
         return [()]
     rests: dict[int, set[Numbers]] = {}
@@ -80,7 +80,7 @@ def _boxes(tuples: set[Numbers]) -> list[Box]:
         rests.setdefault(first, set()).add(tuple(rest))
     firsts: dict[tuple[Box, ...], list[int]] = {}
     for first in sorted(rests):
-        firsts.setdefault(tuple(_boxes(rests[first])), []).append(first)
+        firsts.setdefault(tuple(cover(rests[first])), []).append(first)
     return [(tuple(values), *box) for boxes, values in firsts.items() for box in boxes]
 
 

@@ -31,6 +31,9 @@ MAX_DIM = 1 << 48
 _METADATA = "__metadata__"
 _DIMS = "dims that are integers from 0 to 2^48"
 _FIELDS = {"dtype", "shape", "data_offsets"}
+# The first line of what git-lfs leaves where a file is not fetched: "version https://git-lfs…".
+_POINTER = b"version "
+_POINTER_HINT = "it begins as the pointer that git-lfs leaves: fetch the file with git lfs pull"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,15 @@ def find_data_start(prefix: bytes, file_size: int, *, where: str) -> int:
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         expected = f"a header of {MAX_HEADER_BYTES:,} bytes or less"
-        raise _malformed("not a safetensors file", where, expected, f"a length of {length:,}")
+        got = f"a length of {length:,}"
+        raise SourceError(
+            "not a safetensors file",
+            code="header",
+            where=where,
+            expected=expected,
+            got=got,
+            hint=_POINTER_HINT if prefix[:LENGTH_BYTES] == _POINTER else None,
+        )
     if LENGTH_BYTES + length > file_size:
         raise _malformed(
             "the file ends within its header",

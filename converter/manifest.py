@@ -319,6 +319,8 @@ def _read_specs(specs: str) -> tuple[TensorSpec, ...] | None:
 
 
 def _parameter(value: object) -> object:
+    if isinstance(value, dict):
+        return mapping(size)(value)
     return list(sequence(scalar)(value)) if isinstance(value, list) else scalar(value)
 
 

@@ -18,7 +18,13 @@ def require_numpy(what: str) -> None:
     _require("ml_dtypes", what)
 
 
-def _require(package: str, what: str) -> None:
+def require_page(what: str) -> None:
+    """Raise ExecutionError unless all that a page is made with is installed."""
+    for package in ("jinja2", "matplotlib", "numpy", "ml_dtypes"):
+        _require(package, what, hint="pip install 'checkpoint-converter[report]'")
+
+
+def _require(package: str, what: str, *, hint: str | None = None) -> None:
     try:
         is_there = importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # somebody hides it
@@ -27,5 +33,5 @@ def _require(package: str, what: str) -> None:
         raise ExecutionError(
             f"{what} needs {package}, which is not installed",
             code="not-installed",
-            hint=f"pip install {package}",
+            hint=hint or f"pip install {package}",
         )

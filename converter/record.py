@@ -112,7 +112,7 @@ def _model_record(plan: Plan) -> ModelRecord:
         origin=rule_file.origin,
         variant=settings.variant,
         dims=dict(settings.dims),
-        conventions=dict(rule_file.conventions),
+        conventions=dict(settings.conventions),
         audio=dict(settings.audio),
     )
 

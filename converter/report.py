@@ -9,24 +9,21 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from converter.describe import Description
-from converter.finding import Finding, printable
+from converter.finding import Finding
 from converter.fold import fold_names, skeleton
-from converter.manifest import Scalar, Totals
-from converter.plan import Binding, Plan
-from converter.rules.expression import Expression
-from converter.rules.rule_file import RuleFile
+from converter.manifest import Totals
+from converter.sheet import Part, Sheet, Slots, Table
+from converter.sheet import columns as columns
 from converter.spec import TensorSpec
-from converter.steps.step import Step, step_parameters
 
 if TYPE_CHECKING:
     from converter.conversion import Conversion
+    from converter.plan import Binding, Plan
+    from converter.steps.step import Step
 
 _SHOWN = 3
-_WIDEST_COLUMN = 200  # a cell beyond it moves the rest of its own row alone
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -37,7 +34,8 @@ Details: TypeAlias = Mapping[str, object] | Callable[[], Mapping[str, object]]
 class Report:
     """The answer of one command: text, the same as data, and what was found.
 
-    Details may be what makes them, since those of many tensors take longer than the rest.
+    Details may be what makes them, since those of many tensors take longer than the rest. A sheet
+    is what the text was made of, for terminals, which draw it.
     """
 
     command: str
@@ -45,6 +43,7 @@ class Report:
     details: Details = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     exit_code: int = 0
+    sheet: Sheet | None = None
 
     @property
     def result(self) -> Mapping[str, object]:
@@ -77,10 +76,11 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
         ),
         *(("alias", f"{name} is {of}") for name, of in plan.aliases.items()),
     ]
-    text = "\n".join([_title(plan), *_slots(rows)])
+    parts: list[Part] = [_title(plan), Slots(rows)]
     if table:
-        text += "\n\n" + columns(_table(plan, whole=whole))
-    return Report("plan", text, partial(_plan_json, plan))
+        parts += ["", Table(_table(plan, whole=whole), ("source", "steps", "target"))]
+    sheet = Sheet(parts)
+    return Report("plan", sheet.text(), partial(_plan_json, plan), sheet=sheet)
 
 
 def _plan_json(plan: Plan) -> dict[str, object]:
@@ -132,82 +132,8 @@ def of_conversion(conversion: Conversion) -> Report:
         "content_sha256": manifest.content_sha256,
         "seconds": round(conversion.seconds, 3),
     }
-    text = "\n".join([_title(plan), *_slots(rows)])
-    return Report("convert", text, result, conversion.warnings)
-
-
-def of_lint(files: Mapping[str, Sequence[Finding]]) -> Report:
-    """Report the findings of each rule file; exit code 3 when there are any."""
-    lines = [
-        printable(f"{name}: {counted(len(found), 'finding') if found else 'no findings'}")
-        for name, found in files.items()
-    ]
-    findings = tuple(finding for found in files.values() for finding in found)
-    result = {"files": {name: len(found) for name, found in files.items()}}
-    return Report("lint", "\n".join(lines), result, findings, 3 if findings else 0)
-
-
-def of_description(path: Path, description: Description, *, whole: bool) -> Report:
-    """Report a checkpoint at a glance; ``whole`` lists every name instead of folding numbers."""
-    header = description.header
-    title = printable(f"{path}: {amount(_totals(header))} {_dtypes(header)}")
-    rows = [(f"file {file.name}", size_text(file.size_bytes)) for file in description.files]
-    rows += [(f"metadata {key}", value) for key, value in description.metadata.items()]
-    if whole:
-        table = [(name, str(spec), size_text(spec.nbytes)) for name, spec in header.items()]
-    else:
-        table = [
-            (row.pattern, f"{row.spec} ×{len(row.names)}", size_text(row.nbytes))
-            for row in description.rows
-        ]
-    text = "\n".join([title, *_slots(rows), "", columns(table)])
-    tensors = {
-        name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in header.items()
-    }
-    result = {
-        "path": str(path),
-        "files": [{"name": f.name, "size": f.size_bytes} for f in description.files],
-        "metadata": dict(description.metadata),
-        "totals": asdict(_totals(header)),
-        "dtypes": dict(description.dtypes),
-        "tensors": tensors,
-    }
-    return Report("inspect", text, result)
-
-
-def of_models(rule_files: Sequence[RuleFile]) -> Report:
-    """Report the models that come with the package."""
-    table = [(rule_file.model, rule_file.title) for rule_file in rule_files]
-    result = {"models": [_model_json(rule_file) for rule_file in rule_files]}
-    return Report("models", columns(table), result)
-
-
-def of_model(rule_file: RuleFile) -> Report:
-    """Report one model: where it comes from, its dims, variants and conventions."""
-    rows = [("origin", rule_file.origin), ("rules", rule_file.name)]
-    rows += [("dim", f"{name} = {value}") for name, value in rule_file.dims.items()]
-    for axis, choices in rule_file.variants.items():
-        names = (f"{n} (default)" if v.is_default else n for n, v in choices.items())
-        rows.append(("variant", f"{axis}: {', '.join(names)}"))
-    facts = {"convention": rule_file.conventions, "audio": _audio(rule_file)}
-    rows += [
-        (kind, f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
-        for kind, values in facts.items()
-        for key, value in values.items()
-    ]
-    text = "\n".join([f"{rule_file.model}: {rule_file.title}", *_slots(rows)])
-    return Report("models", text, {"models": [_model_json(rule_file)]})
-
-
-def columns(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows of text with their columns aligned, and nothing cut off."""
-    lines = [[printable(cell) for cell in row] for row in rows]
-    cells = zip(*lines, strict=True)
-    widths = [min(max(map(len, column)), _WIDEST_COLUMN) for column in cells]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    sheet = Sheet([_title(plan), Slots(rows)])
+    return Report("convert", sheet.text(), result, conversion.warnings, sheet=sheet)
 
 
 def _title(plan: Plan) -> str:
@@ -215,17 +141,6 @@ def _title(plan: Plan) -> str:
     chosen = [name for choices, name in axes if not choices[name].is_default]
     variant = f" ({', '.join(chosen)})" if chosen else ""
     return f"{plan.rule_file.model}{variant}: {plan.rule_file.title}"
-
-
-def _slots(rows: Iterable[tuple[str, str]]) -> list[str]:
-    """Indent rows of a key and a text; a key that repeats is written once."""
-    kept = [(printable(key), printable(text)) for key, text in rows]
-    width = max((len(key) for key, _ in kept), default=0)
-    lines, last = [], ""
-    for key, text in kept:
-        lines.append(f"  {'' if key == last else key:<{width}}  {text}")
-        last = key
-    return lines
 
 
 def _used(plan: Plan) -> str:
@@ -324,11 +239,14 @@ def _named(rows: Sequence[tuple[str, ...]], specs: Sequence[TensorSpec]) -> list
 
 
 def _step_text(step: Step) -> str:
-    values = ", ".join(f"{name}: {value}" for name, value in step_parameters(step).items())
-    return f"{step.name} {{{values}}}" if values else step.name
+    from converter.steps.step import call_text, step_parameters
+
+    return call_text(step.name, step_parameters(step))
 
 
 def _binding_json(binding: Binding) -> dict[str, object]:
+    from converter.steps.step import step_parameters
+
     return {
         "sources": [
             _spec_json(*pair) for pair in zip(binding.sources, binding.inputs, strict=True)
@@ -342,24 +260,3 @@ def _binding_json(binding: Binding) -> dict[str, object]:
 
 def _spec_json(name: str, spec: TensorSpec) -> dict[str, object]:
     return {"name": name, "dtype": spec.dtype, "shape": list(spec.shape)}
-
-
-def _model_json(rule_file: RuleFile) -> dict[str, object]:
-    return {
-        "name": rule_file.model,
-        "title": rule_file.title,
-        "origin": rule_file.origin,
-        "rules": rule_file.name,
-        "sha256": rule_file.sha256,
-        "dims": dict(rule_file.dims),
-        "variants": {axis: list(choices) for axis, choices in rule_file.variants.items()},
-        "conventions": dict(rule_file.conventions),
-        "audio": _audio(rule_file),
-    }
-
-
-def _audio(rule_file: RuleFile) -> dict[str, Scalar]:
-    return {
-        key: value.text if isinstance(value, Expression) else value
-        for key, value in rule_file.audio.items()
-    }

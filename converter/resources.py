@@ -49,12 +49,26 @@ def _known(what: str, name: str, files: dict[str, Path], hint: str) -> Path:
     return files[name]
 
 
+def has_network(model: str) -> bool:
+    """Return whether the runtime comes with a network for a model.
+
+    The table of networks is read as text, since to import it would import torch.
+    """
+    table = (_PACKAGE / "runtime" / "networks" / "__init__.py").read_text(encoding="utf-8")
+    return f'"{model}": "converter.runtime.networks.' in table
+
+
 def schema(name: str) -> dict[str, object]:
     """Return the JSON Schema ``schemas/<name>.schema.json``."""
-    path = _folder("schemas") / f"{name}.schema.json"
+    path = schema_file(name)
     document = strict_json.parse(path.read_bytes(), where=str(path))
     assert isinstance(document, dict)
     return document
+
+
+def schema_file(name: str) -> Path:
+    """Return where the JSON Schema of that name lies."""
+    return _folder("schemas") / f"{name}.schema.json"
 
 
 def _folder(name: str) -> Path:

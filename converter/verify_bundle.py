@@ -20,6 +20,7 @@ from converter.typed_json import first_difference
 from converter.verify import Depth, Verification, read_text, verify
 
 _SHOWN_BYTES = 200
+_WEIGHTS_SUFFIX = ".safetensors"
 
 
 def verify_bundle(directory: Path, *, depth: Depth, jobs: int, progress: Progress) -> Verification:
@@ -70,19 +71,35 @@ def verify_bundle(directory: Path, *, depth: Depth, jobs: int, progress: Progres
 def _verify_members(
     directory: Path, names: Iterable[str], depth: Depth, jobs: int, progress: Progress
 ) -> dict[str, Verification]:
-    """Check members one by one; the bytes there are to hash grow with each."""
-    hashed = 0
+    """Check members one by one; the bytes there are to hash in all are known from the first."""
+    left = {name: _weights_bytes(directory / name, depth) for name in names}
     members: dict[str, Verification] = {}
-    for name in names:
+    hashed = 0
+    for name in [*left]:
         before = hashed
+        del left[name]
 
         def advance(done: int, total: int, before: int = before) -> None:
             nonlocal hashed
             hashed += done
-            progress(done, before + total)
+            progress(done, before + total + sum(left.values()))
 
         members[name] = verify(directory / name, depth=depth, jobs=jobs, progress=advance)
     return members
+
+
+def _weights_bytes(directory: Path, depth: Depth) -> int:
+    """Return about how many bytes are hashed of a member: all of its weights, once or twice."""
+    try:
+        with os.scandir(directory) as entries:
+            sizes = [
+                entry.stat(follow_symlinks=False).st_size
+                for entry in entries
+                if entry.name.endswith(_WEIGHTS_SUFFIX)
+            ]
+    except OSError:  # it is a finding where it is checked
+        return 0
+    return sum(sizes) * (2 if depth.all_digests else 1)
 
 
 def _check_listing(

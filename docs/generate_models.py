@@ -60,6 +60,7 @@ PUBLISHED: Mapping[str, Sequence[Published]] = {
     "dit": S2MEL,
     "gpt": (Published(GPT),),
     "gpt-layer": S2MEL,
+    "gpt-neox": (Published("pythia-70m"),),
     "gpt2": (Published("gpt2"),),
     "length-regulator": S2MEL,
     "perceiver": (Published(GPT), Published(GPT, ["emotion"])),
@@ -71,6 +72,10 @@ PUBLISHED: Mapping[str, Sequence[Published]] = {
     "soprano-lm": (Published("soprano-1.1-80m-lm"),),
     "wav2vec-bert": (Published("w2v-bert-2.0"), Published("w2v-bert-2.0", ["layers-17"])),
     "wav2vec-bert-stats": (Published("wav2vec2bert_stats"),),
+    "whisper": (
+        Published("whisper-tiny"),
+        Published("whisper-large-v3-turbo.openai", ["large-v3-turbo", "openai"]),
+    ),
 }
 
 
@@ -146,7 +151,9 @@ def changes(variant: Variant) -> str:
     if variant.is_default:
         return "nothing: holds when none of its axis is chosen"
     told = [f"`{name}` = `{value}`" for name, value in variant.dims.items()]
-    told += [f"`{{{word}}}` is `{text}`" for word, text in variant.words.items()]
+    words = variant.words.items()
+    told += [f"`{{{word}}}` is {f'`{text}`' if text else 'nothing'}" for word, text in words]
+    told += [f"`{name}` is `{value}`" for name, value in variant.conventions.items()]
     if variant.scope is not None:
         told.append(f"scope `{', '.join(variant.scope.prefixes)}`")
     return ", ".join(told)

@@ -27,7 +27,9 @@ def array_of(tensor: Tensor) -> NDArray[Any]:
 
 
 def tensor_of(array: NDArray[Any]) -> Tensor:
-    """Return the tensor that shares an array's memory, strides included."""
+    """Return the tensor that shares an array's memory, strides included but for negative ones."""
+    if min(array.strides, default=0) < 0:
+        array = array.copy()
     dtype = TORCH_DTYPES[SAFETENSORS_DTYPES[array.dtype]]
     if array.dtype.isbuiltin == 1:
         return torch.from_numpy(array)

@@ -154,7 +154,7 @@ def test_a_source_that_another_variant_names_is_told_so() -> None:
         variants: {spelling: {modern: {}, legacy: {words: {g: gamma}}}}
         rules: [{from: "norm.{g}", to: {norm.weight: [1]}}]
         """
-    hint = misfit(body, {"norm.gamma": [1]}).hint
+    hint = misfit(body, {"norm.gamma": [1], "norm.beta": [1]}).hint
     assert hint == "with --variant legacy the rules name 1 tensors of this source"
 
 

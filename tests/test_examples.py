@@ -12,8 +12,10 @@ SAID = {
     "02_verify.py": "One bit changed: holds is False",
     "03_load_into_module.py": "Another network is refused, with 4 differences",
     "04_pipeline.py": "From features to a waveform: shapes meet, every value is finite",
+    "05_convert_and_load.py": "Loaded GPT2: logits [1, 4, 50], all of them finite",
+    "06_trace_a_port.py": "the first to part is 0 (Block): all before agrees, but not what its own",
 }
-LONGEST = {"04_pipeline.py": 150}
+LONGEST = {"04_pipeline.py": 150, "05_convert_and_load.py": 60, "06_trace_a_port.py": 60}
 
 
 def test_every_numbered_example_is_known_here() -> None:

@@ -86,6 +86,12 @@ def test_the_length_of_the_header_is_checked_before_anything_is_read() -> None:
             find_data_start(prefix, file_size, where="x")
 
 
+def test_the_pointer_that_git_lfs_leaves_is_told() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 438007537\n"
+    with pytest.raises(SourceError, match="git lfs pull"):
+        find_data_start(pointer[:8], len(pointer), where="x")
+
+
 def test_a_hole_an_overlap_and_a_wrong_end_are_told_apart() -> None:
     two = {"a": entry(0, 4), "b": entry(6, 8)}
     assert "bytes that no tensor covers" in refusal(json.dumps(two), 8)

@@ -18,7 +18,7 @@ LONGEST_FUNCTION_LINES = 60
 ROWS = (
     "errors finding fold hints spec canonical strict_json manifest bundle_record layout header "
     "digest positional cores resources signals numpy_dtypes torch_dtypes needed typed_json "
-    "progress",
+    "progress sheet terminal trace_record",
     "source steps",
     "rules dims",
     "plan",
@@ -28,14 +28,16 @@ ROWS = (
     "lanes record",
     "execute shards conversion bundle ray",
     "pickle",
-    "verify describe",
-    "signing",
-    "report",
+    "verify describe explain diff scaffold compare",
+    "signing reverse",
+    "report page",
     "api",
     "cli",
     "__main__",
 )
 LEAVES = frozenset(ROWS[0].split())
+# A network is run by the runtime, so there is one door to it.
+DOORS = frozenset({"converter.api_trace"})
 
 
 def modules() -> dict[str, Path]:
@@ -102,7 +104,8 @@ def test_every_module_has_a_row() -> None:
 def test_imports_follow_the_rows(module: str) -> None:
     imported = set(imports(ast.parse(MODULES[module].read_text()))) - {"converter"}
     row = row_of(module) or 0
-    wrong = [name for name in imported if (row_of(name) or 0) > row or top(name) == "runtime"]
+    wrong = [name for name in imported if (row_of(name) or 0) > row]
+    wrong += [name for name in imported if top(name) == "runtime" and module not in DOORS]
     assert not wrong
 
 

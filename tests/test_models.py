@@ -66,6 +66,7 @@ FULL_SIZE = [
     Case("wav2vec-bert", "w2v-bert-2.0", (548, 225, 0, 548), ["layers-17"]),
     Case("wav2vec-bert-stats", "wav2vec2bert_stats", (2, 0, 0, 2)),
     Case("gpt2", "gpt2", (148, 12, 0, 196), aliases=1),
+    Case("gpt-neox", "pythia-70m", (76, 18, 0, 100)),
     Case("bert", "all-minilm-l6-v2", (103, 1, 0, 103)),
     Case("bert", "all-minilm-l6-v2", (101, 3, 0, 101), ["bare", "drop"]),
     Case(
@@ -94,6 +95,15 @@ FULL_SIZE = [
     Case("semantic-codec", "semantic_codec", (123, 116, 0, 121), ["inference"]),
     Case("soprano-decoder", "soprano-1.1-80m-decoder", (81, 0, 0, 81)),
     Case("soprano-lm", "soprano-1.1-80m-lm", (190, 0, 0, 190)),
+    Case("whisper", "whisper-tiny", (167, 0, 0, 167), aliases=1),
+    Case("whisper", "whisper-large-v3", (1259, 0, 0, 1259), ["large-v3"], aliases=1),
+    Case(
+        "whisper",
+        "whisper-large-v3-turbo.openai",
+        (587, 0, 0, 587),
+        ["large-v3-turbo", "openai"],
+        aliases=1,
+    ),
 ]
 
 GOLDEN_DIMS, SPEAKER, EMOTION = "golden-dims", "golden-gpt-speaker-dims", "golden-gpt-emotion-dims"
@@ -119,12 +129,22 @@ GOLDEN = [
         ["layers-17"],
         dims="golden-layers-17-dims",
     ),
+    Case("gpt-neox", "gpt-neox", (28, 6, 0, 36), dims=GOLDEN_DIMS),
     Case("gpt2", "gpt2", (28, 0, 0, 36), ["saved"], dims=GOLDEN_DIMS, aliases=1),
     Case("gpt2", "gpt2-hub-layout", (28, 2, 0, 36), dims=GOLDEN_DIMS, aliases=1),
     Case("bert", "bert", (46, 0, 0, 46), ["legacy", "pretraining"], dims=GOLDEN_DIMS, aliases=1),
     Case("semantic-codec", "semantic_codec", (77, 0, 0, 75), dims=GOLDEN_DIMS),
     Case("soprano-decoder", "soprano-decoder", (27, 0, 0, 27), dims=GOLDEN_DIMS),
     Case("soprano-lm", "soprano-lm", (25, 0, 0, 25), dims=GOLDEN_DIMS),
+    Case("whisper", "whisper", (113, 0, 0, 113), dims=GOLDEN_DIMS, aliases=1),
+    Case(
+        "whisper",
+        "whisper-openai-layout",
+        (89, 0, 0, 89),
+        ["openai"],
+        dims="golden-openai-dims",
+        aliases=1,
+    ),
 ]
 
 
@@ -305,6 +325,18 @@ SIZES = [
         },
     ),
     Size(
+        "gpt-neox",
+        "layers=2 hidden=24 heads=3 ffn=40 vocab=30 rotary_percent=50",
+        4 + 2 * 16,
+        {
+            "token_embedding.weight": [30, 24],
+            "layers.1.attention.k_proj.weight": [24, 24],
+            "layers.1.attention.v_proj.bias": [24],
+            "layers.0.ffn.fc2.weight": [24, 40],
+            "lm_head.weight": [30, 24],
+        },
+    ),
+    Size(
         "wav2vec-bert",
         "layers=3 used_layers=2 hidden=16 heads=4 ffn=20 input=12 left_positions=4 "
         "right_positions=2 conv_kernel=5",
@@ -375,6 +407,21 @@ SIZES = [
             "layers.1.attention.k_proj.weight": [12, 12],
             "layers.1.attention.q_norm.weight": [6],
             "layers.1.ffn.down_proj.weight": [12, 10],
+        },
+    ),
+    Size(
+        "whisper",
+        "encoder_layers=3 decoder_layers=2 hidden=12 encoder_heads=3 decoder_heads=2 "
+        "encoder_ffn=20 decoder_ffn=30 mels=5 encoder_positions=7 decoder_positions=8 vocab=40",
+        11 + 3 * 15 + 2 * 24,
+        {
+            "encoder.conv1.weight": [12, 5, 3],
+            "encoder.position_table": [7, 12],
+            "encoder.layers.2.ffn.fc1.weight": [20, 12],
+            "decoder.token_embedding.weight": [40, 12],
+            "decoder.position_embedding.weight": [8, 12],
+            "decoder.layers.1.cross_attention.k_proj.weight": [12, 12],
+            "decoder.layers.1.ffn.fc2.weight": [12, 30],
         },
     ),
 ]

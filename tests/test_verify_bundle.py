@@ -264,3 +264,23 @@ def test_what_cannot_be_read_is_an_error(out: Path) -> None:
     (out / "bundle.json").chmod(0)
     with pytest.raises(SourceError, match="Permission denied"):
         api.verify(out)
+
+
+@pytest.mark.parametrize("all_digests", [False, True])
+def test_progress_is_of_the_whole_bundle_from_the_first(out: Path, all_digests: bool) -> None:
+    told: list[tuple[int, int]] = []
+    checked = api.verify(
+        out,
+        jobs=1,
+        all_digests=all_digests,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    hashed = sum(done for done, _ in told)
+    assert len(checked.members) > 1
+    assert told[-1][1] == hashed >= checked.data_bytes > 0
+    done, shares = 0, []
+    for part, total in told:
+        done += part
+        shares.append(done / total)
+    assert shares == sorted(shares)
+    assert told[0][1] >= hashed * 0.9

@@ -62,6 +62,9 @@ def test_the_interpreter_of_these_tests_has_no_torch() -> None:
         ("lint",),
         ("lint", RULES),
         ("inspect", HEADER),
+        ("inspect", HEADER, "--tree"),
+        ("completion", "zsh"),
+        ("models", RULES),
         ("plan", "--model", "dit", "--source-prefix", "net.", "--table", HEADER),
     ],
     ids=lambda arguments: " ".join(getattr(argument, "name", argument) for argument in arguments),
@@ -74,6 +77,7 @@ def test_it_needs_no_torch(arguments: tuple[str | Path, ...]) -> None:
 
 def test_a_real_file_is_inspected_and_planned(checkpoint: Path) -> None:
     assert run_bare("inspect", checkpoint).returncode == 0
+    assert run_bare("inspect", "--digests", checkpoint).returncode == 0
     planned = run_bare("plan", "--rules", RULES, "--json", checkpoint)
     assert json.loads(planned.stdout)["result"]["totals"]["tensors"] == 10
 
@@ -96,6 +100,14 @@ def test_what_needs_numpy_says_so(converted: Path, checkpoint: Path) -> None:
     done = run_bare("verify", "--source", checkpoint, "--rules", RULES, converted)
     assert done.returncode == 6
     assert "deriving again needs numpy, which is not installed" in done.stderr
+
+
+def test_statistics_need_numpy_but_no_torch(checkpoint: Path) -> None:
+    done = run_bare("inspect", "--stats", checkpoint)
+    assert done.returncode == 6
+    assert "a look at values needs numpy, which is not installed" in done.stderr
+    bare = BARE.replace('("torch", "numpy")', '("torch",)')
+    assert run_bare("inspect", "--stats", checkpoint, code=bare).returncode == 0
 
 
 def test_deriving_again_needs_numpy_but_no_torch(converted: Path, checkpoint: Path) -> None:

@@ -79,7 +79,12 @@ RULES: dict[str, Case] = {
     "doubling merge keys": lambda: HEAD + merging() + RULE,
     "flow nested deeply": lambda: HEAD + "dims: {a: " + "[" * 50_000 + "\n" + RULE,
     "blocks nested deeply": lambda: HEAD + "".join("  " * n + "a:\n" for n in range(400)) + RULE,
-    "dims nested deeply": lambda: HEAD + f"dims: {{a: {'[' * 29}1{']' * 29}}}\n" + RULE,
+    "dims nested deeply": lambda: (
+        HEAD
+        + f"dims: {{a: {'[' * 29}1{']' * 29}}}\n"
+        + "require: [{that: len(a) == 1, because: it is}]\n"
+        + RULE
+    ),
     "a key twice": lambda: HEAD + "model: twice\n" + RULE,
     "a second document": lambda: HEAD + RULE + "---\n" + HEAD + RULE,
     "an object of Python": lambda: HEAD + "about: !!python/object/apply:os.system [id]\n" + RULE,

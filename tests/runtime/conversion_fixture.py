@@ -50,7 +50,7 @@ def described(
         origin=rule_file.origin,
         variant=settings.variant,
         dims=settings.dims,
-        conventions=rule_file.conventions,
+        conventions=settings.conventions,
         audio=settings.audio,
     )
     return record, shapes

@@ -23,10 +23,12 @@ from conversion_fixture import convert_golden
 from golden_conformer import compare_conformer
 from golden_gpt import compare_gpt
 from golden_gpt2 import compare_gpt2
+from golden_gpt_neox import compare_gpt_neox
 from golden_perceiver import compare_perceiver
 from golden_soprano_decoder import compare_soprano_decoder
 from golden_soprano_lm import compare_soprano_lm
 from golden_wav2vec_bert import compare_wav2vec_bert
+from golden_whisper import compare_whisper
 from mutants import Mutant, gelu_tanh, ignored, replaced, swapped, transposed, with_epsilon
 from oracle_bigvgan import bigvgan_outputs
 from oracle_campplus import campplus_outputs
@@ -172,6 +174,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case("gpt2", "gpt2", compare_gpt2, {"variant": ["saved"]}, "test_gpt2"),
     Case("gpt2", "gpt2-hub-layout", compare_gpt2, {"variant": ["hub"]}),
+    Case("gpt-neox", "gpt-neox", compare_gpt_neox, mutants="test_gpt_neox"),
+    Case(
+        "gpt-neox",
+        "gpt-neox-sequential",
+        compare_gpt_neox,
+        {"dims": "golden-sequential-dims", "variant": ["sequential", "gpt-neox-20b"]},
+    ),
     Case(
         "length-regulator",
         "s2mel",
@@ -214,6 +223,13 @@ CASES: tuple[Case, ...] = (
         {"variant": ["layers-17"], "dims": "golden-layers-17-dims"},
     ),
     ClosedForm("wav2vec-bert-stats", mutants="test_wav2vec_bert_stats"),
+    Case("whisper", "whisper", compare_whisper, {"variant": ["hub"]}, "test_whisper"),
+    Case(
+        "whisper",
+        "whisper-openai-layout",
+        compare_whisper,
+        {"variant": ["openai"], "dims": "golden-openai-dims"},
+    ),
 )
 
 

@@ -19,6 +19,8 @@ COMPARED = {
     "dit": 16,
     "gpt": 10,
     "gpt-layer": 1,
+    "gpt-neox": 12,
+    "gpt-neox (sequential, gpt-neox-20b)": 12,
     "gpt2 (saved)": 4,
     "gpt2 (hub)": 4,
     "length-regulator": 2,
@@ -30,6 +32,8 @@ COMPARED = {
     "wav2vec-bert (full)": 21,
     "wav2vec-bert (layers-17)": 19,
     "wav2vec-bert-stats": 1,
+    "whisper (hub)": 8,
+    "whisper (openai)": 8,
 }
 
 

@@ -30,6 +30,7 @@ NETWORKS: Mapping[str, str] = {
     "dit": "converter.runtime.networks.dit",
     "gpt": "converter.runtime.networks.gpt",
     "gpt-layer": "converter.runtime.networks.gpt_layer",
+    "gpt-neox": "converter.runtime.networks.gpt_neox",
     "gpt2": "converter.runtime.networks.gpt2",
     "length-regulator": "converter.runtime.networks.length_regulator",
     "perceiver": "converter.runtime.networks.perceiver",
@@ -38,6 +39,7 @@ NETWORKS: Mapping[str, str] = {
     "soprano-lm": "converter.runtime.networks.soprano_lm",
     "wav2vec-bert": "converter.runtime.networks.wav2vec_bert",
     "wav2vec-bert-stats": "converter.runtime.networks.wav2vec_bert_stats",
+    "whisper": "converter.runtime.networks.whisper",
 }
 
 
