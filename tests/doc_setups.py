@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from random_sources import make_sources
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from converter import api, resources
 from converter.rules import strict_yaml
@@ -140,6 +140,7 @@ SMALL_BUNDLE = {"soprano checkpoints/": "soprano --dims small.yaml checkpoints/"
 SETUPS: Mapping[str, Setup] = {
     "bundles.md": Setup(make_published, {**ON_CPU, **SMALL_BUNDLE}),
     "canonical-format.md": Setup(),
+    "checkpoints.md": Setup(),
     "ci.md": Setup(make_dit),
     "import.md": Setup(make_s2mel, SMALL_BUNDLE),
     "reverse.md": Setup(make_gpt2),
