@@ -51,7 +51,7 @@ from converter.finding import Finding, closest
 from converter.manifest import Dim
 from converter.needed import require_numpy
 from converter.plan import Plan
-from converter.progress import Progress
+from converter.progress import Progress, unheard
 from converter.rules import bundle_file as bundle_files
 from converter.rules import parse
 from converter.rules.rule_file import RuleFile
@@ -94,7 +94,7 @@ def convert(
     executor: str = "local",
     ray_address: str | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
     **rules: Unpack[Rules],
 ) -> Conversion:
     """Convert a checkpoint into the canonical directory ``out``, complete or not at all.
@@ -152,7 +152,7 @@ def convert_bundle(
     executor: str = "local",
     ray_address: str | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> BundleConversion:
     """Convert every member of a bundle from the sources below ``folder``, all or nothing.
 
@@ -208,7 +208,7 @@ def sign(
     password: str | None = None,
     overwrite: bool = False,
     jobs: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Signed:
     """Verify a canonical directory, or a bundle, and write its signature, ``model.sig``, into it.
 

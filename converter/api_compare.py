@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from converter.api_verify import PathLike
 from converter.needed import require_numpy
-from converter.progress import Progress
+from converter.progress import Progress, unheard
 
 if TYPE_CHECKING:
     from converter.compare import Comparison
@@ -21,7 +21,7 @@ def compare(
     atol: float | None = None,
     rtol: float | None = None,
     complete: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Comparison:
     """Compare a trace with another file of tensors, and find the first module where they part.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -14,12 +12,7 @@ from converter.diff_entry import Comparison, Level, Tolerance
 from converter.diff_side import opened_side
 from converter.errors import UsageError
 from converter.needed import require_numpy
-from converter.progress import Progress
-
-
-@contextmanager
-def _silent(what: str) -> Iterator[Progress]:
-    yield lambda done, total: None
+from converter.progress import Progresses, silent
 
 
 def diff(
@@ -30,7 +23,7 @@ def diff(
     atol: float | None = None,
     rtol: float | None = None,
     jobs: int | None = None,
-    progress: Callable[[str], AbstractContextManager[Progress]] = _silent,
+    progress: Progresses = silent,
 ) -> Comparison:
     """Compare two checkpoints or canonical directories, by digest and by value.
 

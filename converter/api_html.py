@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.api_verify import PathLike, Progresses, verify
+from converter.api_verify import PathLike, verify
 from converter.cores import workers
 from converter.needed import require_page
-from converter.progress import Progress
+from converter.progress import Progresses, silent
 from converter.verify import Depth, Level, Verification
 
 if TYPE_CHECKING:
     from converter.page.page_file import PageFile
     from converter.page.value_counts import ValueCounts
-
-
-@contextmanager
-def _silent(what: str) -> Iterator[Progress]:
-    yield lambda done, total: None
 
 
 def report(
@@ -32,7 +25,7 @@ def report(
     values: bool = False,
     overwrite: bool = False,
     jobs: int | None = None,
-    progress: Progresses = _silent,
+    progress: Progresses = silent,
 ) -> PageFile:
     """Write a page about a canonical directory, or a bundle of them: one HTML file, complete.
 

@@ -9,7 +9,7 @@ from converter import resources
 from converter.api_verify import PathLike
 from converter.finding import Finding
 from converter.needed import require_numpy, require_torch
-from converter.progress import Progress
+from converter.progress import Progress, unheard
 from converter.rules import bundle_file as bundle_files
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def import_checkpoint(
     *,
     unwrap: str | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
     notice: Notice = _say_nothing,
 ) -> Imported:
     """Write the tensors of a pickle that ``torch.save`` wrote to the safetensors file ``out``.
@@ -56,7 +56,7 @@ def import_bundle(
     folder: PathLike,
     out: PathLike,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
     notice: Notice = _say_nothing,
 ) -> ImportedBundle:
     """Write the sources of a bundle into the new folder ``out``, from their published files.

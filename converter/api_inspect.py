@@ -14,7 +14,7 @@ from converter.describe import Description, Order
 from converter.describe_canonical import read_manifest, refuse_bundle
 from converter.describe_facts import facts_of_values
 from converter.needed import require_numpy
-from converter.progress import Progress
+from converter.progress import Progress, unheard
 from converter.source import open_source
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -28,7 +28,7 @@ def inspect(
     stats: bool = False,
     digests: bool = False,
     jobs: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Description:
     """Describe a checkpoint from its header, and with ``stats`` or ``digests`` from its values.
 

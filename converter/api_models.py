@@ -43,14 +43,11 @@ def describe_model(name: str) -> Model | BundleFile:
 
     Raises UsageError for a name that is not known, and RuleError for a file that is none.
     """
-    if not _is_path(name):
-        if name in resources.bundle_files():
-            return bundle_files.load(resources.bundle_file(name))
-        return model_of(model(name), bundles())
-    path = Path(name)
+    own = _is_path(name)
+    path = Path(name) if own else resources.model_or_bundle(name)
     if bundle_files.is_bundle(path):
         return bundle_files.load(path)
-    return model_of(parse.load(path), ())
+    return model_of(parse.load(path), () if own else bundles())
 
 
 def _is_path(name: str) -> bool:

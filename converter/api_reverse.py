@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.api_verify import PathLike, Progresses, silent, verify
+from converter.api_verify import PathLike, verify
 from converter.cores import workers
 from converter.errors import MismatchError, UsageError
 from converter.needed import require_numpy
+from converter.progress import Progresses, silent
 
 if TYPE_CHECKING:
     from converter.reverse import Reversed
@@ -37,9 +38,10 @@ def reverse(
     cannot be written.
     """
     require_numpy("the way back")
-    from converter.reverse import carry_out, plan_reverse
+    from converter.reverse import carry_out, check_target, plan_reverse
 
     path, target = Path(directory), Path(out)
+    check_target(target, path, overwrite=overwrite)
     with progress("verifying") as told:
         verification = verify(path, jobs=jobs, progress=told)
     if verification.bundle is not None:

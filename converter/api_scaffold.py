@@ -66,7 +66,9 @@ def scaffold(
 
 def _model_name(model: str | None, path: Path) -> str:
     if model is None:
-        stem = path.resolve().name.lower().removesuffix(".index.json").partition(".")[0]
+        # Unlike Path.resolve before Python 3.13, realpath lets links in a circle be.
+        stem = os.path.basename(os.path.realpath(path)).lower()
+        stem = stem.removesuffix(".index.json").partition(".")[0]
         model = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")
     if not _MODEL.fullmatch(model):
         raise UsageError(
@@ -88,7 +90,7 @@ def _schema_from(out: Path) -> str | None:
     """Return where the schema lies as seen from the rule file, for editors; None: too far."""
     schema = resources.schema_file("rules")
     try:
-        return Path(os.path.relpath(schema, out.resolve().parent)).as_posix()
+        return Path(os.path.relpath(schema, os.path.dirname(os.path.realpath(out)))).as_posix()
     except ValueError:  # another drive
         return None
 

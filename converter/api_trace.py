@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from converter.api_verify import PathLike
 from converter.needed import require_numpy, require_torch
+from converter.publish_file import require_outside
 
 if TYPE_CHECKING:
     from converter.trace_record import Traced
@@ -34,6 +35,7 @@ def trace(
     """
     require_torch("a trace")
     require_numpy("a trace")
+    require_outside(Path(out), Path(directory))
     from converter.runtime.trace_inputs import read_inputs
     from converter.runtime.trace_run import trace_directory
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +13,7 @@ from converter.bundle_record import BUNDLE_NAME
 from converter.cores import workers
 from converter.errors import UsageError
 from converter.needed import require_numpy
-from converter.progress import Progress
+from converter.progress import Progress, Progresses, silent, unheard
 from converter.signing import with_signature
 from converter.verify import Depth, Level, Verification
 from converter.verify_bundle import verify_bundle
@@ -22,8 +21,6 @@ from converter.verify_many import Verdict, verify_many
 from converter.verify_pins import check_pins, pin_of, read_pins
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-# Called with what is about to be done; the bytes are told to what it gives.
-Progresses: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
 
 
 def verify(
@@ -34,7 +31,7 @@ def verify(
     manifest_sha256: str | None = None,
     public_key: PathLike | None = None,
     jobs: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Verification:
     """Check a canonical directory, or a bundle of them; differences are in the result.
 
@@ -62,7 +59,7 @@ def verify_source(
     *,
     rules: PathLike | None = None,
     jobs: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Verification:
     """Derive what was verified from its source again, and add what differs to the result.
 
@@ -83,12 +80,6 @@ def verify_source(
         jobs=workers(jobs),
         progress=progress,
     )
-
-
-@contextmanager
-def silent(what: str) -> Iterator[Progress]:
-    """Tell nobody."""
-    yield lambda done, total: None
 
 
 def verify_all(

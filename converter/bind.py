@@ -367,9 +367,13 @@ class _Binder:
             f"none of the {len(expected)} tensors that the rules name is in the source",
             self.rule_file.name,
             expected=f"names such as {expected[0]}",
-            got=f"{len(names)} tensors, such as {names[0]}" if names else "an empty source",
+            got=f"{_counted(len(names))}, such as {names[0]}" if names else "an empty source",
             hint=hint or "look at the names with convert inspect; choose the model and --variant",
         )
+
+
+def _counted(tensors: int) -> str:
+    return "1 tensor" if tensors == 1 else f"{tensors} tensors"
 
 
 def _can_be(expect: str, spec: TensorSpec) -> bool:

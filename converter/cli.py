@@ -192,10 +192,10 @@ def lint(files: tuple[Path, ...]) -> Report:
     return report_lint.of_lint({str(path): api.linted(path) for path in chosen})
 
 
-main.add_command(diff)
-main.add_command(explain)
 main.add_command(compare)
 main.add_command(completion)
+main.add_command(diff)
+main.add_command(explain)
 main.add_command(import_)
 main.add_command(inspect)
 main.add_command(models)

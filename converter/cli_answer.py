@@ -14,6 +14,7 @@ import click
 
 from converter import terminal
 from converter.errors import ConverterError, ExecutionError, UsageError
+from converter.progress import unheard
 from converter.signals import Stopped, raised
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _print(answer: str) -> None:
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Show bytes done, rate and remaining time on a terminal; nothing anywhere else."""
     if quiet or not terminal.is_styled(sys.stderr):
-        yield lambda done, total: None
+        yield unheard
         return
     from rich import progress
     from rich.console import Console

@@ -11,11 +11,12 @@ from typing import Literal
 
 from converter.compare_first import Calls, Event, First, Status, Step, find_first, find_step
 from converter.compare_names import read_map, renamed
-from converter.compare_values import ROUNDING, Measure, Stored, Tolerance, measure
+from converter.compare_values import ROUNDING, Measure, Tolerance, measure
 from converter.errors import MismatchError, SourceError, UsageError
 from converter.finding import listed
-from converter.progress import Progress
+from converter.progress import Progress, unheard
 from converter.source import Source, open_source
+from converter.source.stored import Stored
 from converter.spec import TensorSpec
 from converter.trace_record import TraceRecord, from_metadata, is_trace
 
@@ -128,7 +129,7 @@ def compare(
     names: Path | None = None,
     tolerance: Tolerance,
     complete: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = unheard,
 ) -> Comparison:
     """Compare the trace at ``path`` with the file of tensors at ``other``.
 
@@ -146,7 +147,7 @@ def compare(
             raise _no_trace(ours, theirs)
         calls = Calls(ours.trace)
         events = [(name, event) for event in calls.events() for name in event.names]
-        _require_common(ours, theirs, [name for name, _ in events])
+        _require_common(theirs, [name for name, _ in events])
         compared = _Comparing(ours, theirs, tolerance, progress).all(events)
         known = {name for name, _ in events}
         for file in (ours.source, theirs.source):
@@ -169,7 +170,7 @@ def _steepest(calls: Calls, compared: Sequence[Compared]) -> Step | None:
         if tensor.measure is None or tensor.other is None:
             continue
         dtypes = (tensor.spec.dtype, tensor.other.dtype)
-        is_finite = math.isfinite(tensor.measure.largest)
+        is_finite = math.isfinite(tensor.measure.largest) and math.isfinite(tensor.measure.error)
         if is_finite and all(dtype in ROUNDING for dtype in dtypes):
             errors[tensor.name] = tensor.measure.error
             roundings[tensor.name] = max(ROUNDING[dtype] for dtype in dtypes)
@@ -219,7 +220,7 @@ def _no_trace(ours: _Opened, theirs: _Opened) -> SourceError:
     )
 
 
-def _require_common(ours: _Opened, theirs: _Opened, names: list[str]) -> None:
+def _require_common(theirs: _Opened, names: list[str]) -> None:
     if not any(name in theirs.stored for name in names):
         raise MismatchError(
             "the two files have no name in common",

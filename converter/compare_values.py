@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from converter.distance import Values, distance, relative
 from converter.errors import ExecutionError
 from converter.numpy_dtypes import NUMPY_DTYPES
 from converter.progress import Progress
-from converter.source import Source
+from converter.source.stored import Stored, blocks
 from converter.spec import DTYPES, TensorSpec
-
-Values: TypeAlias = NDArray[Any]  # float64, or complex128
+from converter.steps.dtypes import FLOATS
 
 _CHUNK_ELEMENTS = 1 << 18
 
@@ -33,11 +31,14 @@ _RTOL_OF_A_BYTE = 1.0
 
 # What a dtype rounds by at most, relative to the value: half of its last place.
 ROUNDING: Mapping[str, float] = {
-    "F64": 2.0**-53,
-    "F32": 2.0**-24,
-    "C64": 2.0**-24,
-    "F16": 2.0**-11,
-    "BF16": 2.0**-8,
+    dtype: 2.0 ** -FLOATS[part].digits
+    for dtype, part in {
+        "F64": "F64",
+        "F32": "F32",
+        "C64": "F32",
+        "F16": "F16",
+        "BF16": "BF16",
+    }.items()
 }
 
 
@@ -57,7 +58,8 @@ class Measure:
     the other ``got``; ``relative`` the largest by the larger of both magnitudes; ``mean`` the mean
     absolute one; ``error`` the root mean square of the difference by that of the one; ``cosine``
     that of the angle between both, as vectors. Where one has NaN or an infinity and the other has
-    not the same, ``largest`` is infinite; the other figures are of what is finite in both.
+    not the same, ``largest`` is infinite; the other figures are of what is finite in both. What
+    float64 cannot hold is infinite.
     ``beyond`` counts the elements that differ by more than ``atol + rtol * |expected|``.
     """
 
@@ -78,15 +80,6 @@ class Measure:
     def agrees(self) -> bool:
         """Whether no element is beyond the tolerance."""
         return self.beyond == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor in a file."""
-
-    source: Source
-    name: str
-    spec: TensorSpec
 
 
 def measure(one: Stored, other: Stored, tolerance: Tolerance, progress: Progress) -> Measure:
@@ -123,19 +116,19 @@ def _rtol(*dtypes: str) -> float:
 
 
 def _chunks(one: Stored, other: Stored) -> Iterator[tuple[int, Values, Values]]:
-    for begin in range(0, one.spec.numel, _CHUNK_ELEMENTS):
-        count = min(_CHUNK_ELEMENTS, one.spec.numel - begin)
-        yield begin, _part(one, begin, count), _part(other, begin, count)
+    """Yield the number of a first element, and the next values of both."""
+    pairs = zip(_parts(one), _parts(other), strict=True)
+    for number, (x, y) in enumerate(pairs):
+        yield number * _CHUNK_ELEMENTS, x, y
 
 
-def _part(tensor: Stored, begin: int, count: int) -> Values:
+def _parts(tensor: Stored) -> Iterator[Values]:
     dtype = NUMPY_DTYPES.get(tensor.spec.dtype)
     if dtype is None:
         what = "tensors of less than a byte an element cannot be compared"
         raise ExecutionError(what, tensor=tensor.name, got=tensor.spec.dtype)
-    data = bytearray(count * dtype.itemsize)
-    tensor.source.read_into(tensor.name, data, begin * dtype.itemsize)
-    return np.frombuffer(data, dtype)
+    for block in blocks(tensor, _CHUNK_ELEMENTS * dtype.itemsize):
+        yield np.frombuffer(block, dtype)
 
 
 @np.errstate(all="ignore")
@@ -160,7 +153,7 @@ class _Sums:
         self.largest = -1.0
         self.at, self.expected, self.got = 0, "", ""
         self.relative = self.total = 0.0
-        self.beyond = 0
+        self.beyond = self.finite = 0
         self.product = self.left = self.right = self.apart = 0.0
 
     @np.errstate(all="ignore")
@@ -168,10 +161,10 @@ class _Sums:
         """Add a chunk, whose first element is the ``begin``-th."""
         x, y = _wide(one), _wide(other)
         both = np.isfinite(x) & np.isfinite(y)
-        # Not all 64-bit integers are apart in float64.
+        # Not all integers of 64 bits are apart in float64, nor are they from floats.
         exact = one.dtype.kind in "biu" and other.dtype.kind in "biu"
         alike = (one == other) if exact else (x == y) | (np.isnan(x) & np.isnan(y))
-        apart = np.where(alike, 0.0, np.where(both, np.abs(x - y), np.inf))
+        apart = np.where(alike, 0.0, np.where(both, distance(one, other, x, y), np.inf))
         apart = np.where(~alike & (apart == 0), 1.0, apart)
         self.beyond += int(np.count_nonzero(apart > self.atol + self.rtol * np.abs(_finite(x))))
         place = int(np.argmax(apart))
@@ -179,11 +172,11 @@ class _Sums:
             self.largest, self.at = float(apart[place]), begin + place
             self.expected, self.got = str(one[place]), str(other[place])
         finite = np.where(both, apart, 0.0)
-        size = np.where(both, np.maximum(np.abs(x), np.abs(y)), 0.0)
-        ratio = np.divide(finite, size, out=np.zeros_like(finite), where=size > 0)
-        self.relative = max(self.relative, float(ratio.max()))
-        self.total += float(finite.sum())
         x, y = np.where(both, x, 0), np.where(both, y, 0)
+        size = np.maximum(np.abs(x), np.abs(y))
+        self.relative = max(self.relative, float(relative(finite, size).max()))
+        self.total += float(finite.sum())
+        self.finite += int(np.count_nonzero(both))
         self.product += float(np.vdot(x, y).real)
         self.left += float(np.vdot(x, x).real)
         self.right += float(np.vdot(y, y).real)
@@ -195,7 +188,7 @@ class _Sums:
         return Measure(
             largest=max(self.largest, 0.0),
             relative=self.relative,
-            mean=self.total / max(spec.numel, 1),
+            mean=self.total / max(self.finite, 1),
             error=self._error(),
             cosine=1.0 if same_bytes else self._cosine(),
             index=tuple(int(place) for place in index),
@@ -210,7 +203,8 @@ class _Sums:
     def _error(self) -> float:
         if not self.left:
             return float(self.apart > 0)
-        return math.sqrt(self.apart / self.left)
+        error = math.sqrt(self.apart / self.left)
+        return math.inf if math.isnan(error) else error
 
     def _cosine(self) -> float:
         if not (self.left and self.right):

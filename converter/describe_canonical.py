@@ -14,7 +14,7 @@ from converter.errors import SourceError
 from converter.finding import Finding
 from converter.manifest import Manifest
 from converter.source import Source
-from converter.source.regular_file import RegularFile
+from converter.source.regular_file import read_whole
 from converter.spec import Header
 from converter.strict_json import MAX_BYTES
 
@@ -30,7 +30,8 @@ def read_manifest(directory: Path, source: Source) -> tuple[Manifest | None, tup
     if not os.path.lexists(path):
         return None, ()
     try:
-        manifest = manifests.load(_read(path, directory), where=str(path))
+        text = read_whole(path, most_bytes=MAX_BYTES, within=directory)
+        manifest = manifests.load(text, where=str(path))
     except SourceError as error:
         canonical = "canonical" in source.metadata
         warnings = (replace(finding, severity="warning") for finding in error.findings)
@@ -54,22 +55,6 @@ def refuse_bundle(directory: Path) -> None:
         got=", ".join(members) or "none of them",
         hint=hint,
     )
-
-
-def _read(path: Path, within: Path) -> bytes:
-    file = RegularFile(path, within=within)
-    try:
-        if file.size_bytes > MAX_BYTES:
-            raise SourceError(
-                "too large to be a manifest",
-                code="json",
-                where=str(path),
-                expected=f"at most {MAX_BYTES:,} bytes",
-                got=f"{file.size_bytes:,} bytes",
-            )
-        return bytes(file.read(0, file.size_bytes))
-    finally:
-        file.close()
 
 
 def _differs(path: Path, stated: Mapping[str, object], header: Header) -> Finding:

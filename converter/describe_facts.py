@@ -20,7 +20,8 @@ _QKV = re.compile(
     r"(^|[._])(w?qkv|to_qkv|qkv_proj|c_attn|query_key_value)([._]|$)|(^|[.])in_proj_weight$"
 )
 _KV = re.compile(r"(^|[._])(w?kv|to_kv|kv_proj|key_value)([._]|$)")
-_GATE = re.compile(r"(^|[._])(gate_up(_proj)?|gate_and_up|w13|w1w3)([._]|$)")
+GATE = re.compile(r"(^|[._])(gate_up(_proj)?|gate_and_up|w13|w1w3)([._]|$)", re.IGNORECASE)
+SCALES = ("weight_scale_inv", "weight_scale")
 _FUSED = (("fused-qkv", _QKV, 3), ("fused-kv", _KV, 2))
 
 
@@ -117,10 +118,18 @@ def _fused(header: Header) -> Iterator[Told]:
         if named is not None:
             kind, _, times = named
             yield kind, _times(rows, width, times) or f"named so; {rows} rows of {width}", (name,)
-        elif _GATE.search(tail) and rows % 2 == 0:
+        elif GATE.search(tail) and rows % 2 == 0:
             yield "fused-gate", f"named so; 2 × {rows // 2} rows of {width}", (name,)
-        elif len(spec.shape) == 2 and rows == 3 * width > 3:
+        elif len(spec.shape) == 2 and rows == 3 * width > 3 and not _is_scale(name, header):
             yield "three-to-one", f"3 × {width} rows of {width}; the name says no more", (name,)
+
+
+def _is_scale(name: str, header: Header) -> bool:
+    """Return whether a tensor is what another is multiplied by, and no matrix of its own."""
+    return any(
+        name.endswith(ending) and f"{name.removesuffix(ending)}weight" in header
+        for ending in SCALES
+    )
 
 
 def _times(rows: int, width: int, times: int) -> str | None:
@@ -148,7 +157,7 @@ def _low_ranks(header: Header) -> Iterator[Told]:
 
 
 def _scales(header: Header) -> Iterator[Told]:
-    for ending in ("weight_scale_inv", "weight_scale"):
+    for ending in SCALES:
         for weight, scale in _pairs(header, "weight", ending):
             what = f"{header[weight].dtype} beside its scale of shape"
             rank = len(header[weight].shape)
@@ -162,8 +171,15 @@ def _blocks(weight: Shape, scale: Shape) -> str:
     """Say what block each number of a scale would be of, where sizes divide."""
     if len(weight) != len(scale) or not all(scale) or not all(weight):
         return ""
-    sizes = [-(-w // s) for w, s in zip(weight, scale, strict=True)]
+    sizes = [_block(w, s) for w, s in zip(weight, scale, strict=True)]
     return f", for blocks of {' × '.join(map(str, sizes))} or so"
+
+
+def _block(size: int, count: int) -> int:
+    """Return a block of which ``count`` cover ``size``: a power of two where one does, as most."""
+    smallest = -(-size // count)
+    power = 1 << (smallest - 1).bit_length()
+    return power if count > 1 and -(-size // power) == count else smallest
 
 
 def _pairs(header: Header, ending: str, other: str) -> Iterator[tuple[str, str]]:

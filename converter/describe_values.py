@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from converter.manifest import Statistics
 from converter.progress import Progress
 from converter.signals import checked
 from converter.source import Source
-from converter.spec import DTYPES, TensorSpec
+from converter.source.stored import Sameness, Stored, blocks
 
 if TYPE_CHECKING:
     from converter.describe_counts import Counts
@@ -52,7 +51,8 @@ def values_of(
     total = description.nbytes
 
     def read(name: str) -> TensorValues:
-        return _read(source, name, header[name], statistics, lambda done: progress(done, total))
+        tensor = Stored(source, name, header[name])
+        return _read(tensor, statistics, lambda done: progress(done, total))
 
     # The largest first, so that no worker is left with one at the end.
     names = sorted(header, key=lambda name: -header[name].nbytes)
@@ -72,35 +72,17 @@ def _cancelling(pool: ThreadPoolExecutor) -> Iterator[None]:
         raise
 
 
-class _Buffer(threading.local):
-    """What a thread reads into."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(CHUNK_BYTES))
-
-
-_buffer = _Buffer()
-
-
-def _read(
-    source: Source,
-    name: str,
-    spec: TensorSpec,
-    statistics: bool,
-    advance: Callable[[int], None],
-) -> TensorValues:
+def _read(tensor: Stored, statistics: bool, advance: Callable[[int], None]) -> TensorValues:
     digest = hashlib.sha256()
-    sameness = _Sameness(DTYPES[spec.dtype].bits // 8 or 1)
-    counts = _counts(spec.dtype) if statistics else None
-    for begin in range(0, spec.nbytes, CHUNK_BYTES):
-        chunk = _buffer.view[: min(CHUNK_BYTES, spec.nbytes - begin)]
-        source.read_into(name, chunk, begin)
+    sameness = Sameness(tensor.spec.dtype)
+    counts = _counts(tensor.spec.dtype) if statistics else None
+    for chunk in blocks(tensor, CHUNK_BYTES):
         digest.update(chunk)
         sameness.add(chunk)
         if counts is not None:
             counts.add(chunk)
         advance(len(chunk))
-    constant = spec.numel > 0 and sameness.holds
+    constant = tensor.spec.numel > 0 and sameness.holds
     if counts is None:
         return TensorValues(digest.hexdigest(), constant)
     return TensorValues(
@@ -112,21 +94,3 @@ def _counts(dtype: str) -> Counts:
     from converter.describe_counts import Counts
 
     return Counts(dtype)
-
-
-class _Sameness:
-    """Whether all elements have the same bytes."""
-
-    def __init__(self, width: int) -> None:
-        self.holds = True
-        self._width = width
-        self._first = b""
-
-    def add(self, chunk: memoryview) -> None:
-        if not self.holds:
-            return
-        self._first = self._first or bytes(chunk[: self._width])
-        few = chunk[: self._width << 8]  # mostly, they tell already
-        self.holds = all(
-            bytes(part) == self._first * (len(part) // self._width) for part in (few, chunk)
-        )

@@ -7,17 +7,13 @@ several tensors, or none that can be told from others, would fit, all of them ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import TypeAlias
 
 from converter.diff_entry import Comparison, Entry, Inventory, Kind, Level, Tolerance
 from converter.diff_side import Meter, Side, digests, is_constant
-from converter.progress import Progress
+from converter.progress import Progresses
 from converter.spec import TensorSpec
-
-Progresses: TypeAlias = Callable[[str], AbstractContextManager[Progress]]
 
 _ONE_VALUE = "the same bytes, but of one value throughout, which tells nothing of what they are"
 _SEVERAL = "the same bytes, and several tensors have them, so they do not tell which is which"

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.diff_side import Tensor, blocks
+from converter.source.stored import Stored, blocks
 from converter.spec import Shape
 from converter.steps.step import Array
 
@@ -30,7 +30,7 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
-def mark_of_elements(tensor: Tensor, advance: Callable[[int], None]) -> Mark:
+def mark_of_elements(tensor: Stored, advance: Callable[[int], None]) -> Mark:
     """Return what tensors of the same elements in any order have in common.
 
     The dtype is one of whole bytes. ``advance`` is told the bytes read.
@@ -51,7 +51,7 @@ def mark_of_elements(tensor: Tensor, advance: Callable[[int], None]) -> Mark:
     return tuple(total % (1 << 64) for total in sums)
 
 
-def mark_of_rows(tensor: Tensor, shape: Shape) -> Mark:
+def mark_of_rows(tensor: Stored, shape: Shape) -> Mark:
     """Return what tensors of the same rows in any order have in common.
 
     ``shape`` is that of the tensor; a row is a slice of its first dim.
@@ -70,7 +70,7 @@ def mark_of_rows(tensor: Tensor, shape: Shape) -> Mark:
     return tuple(total % (1 << 64) for total in sums)
 
 
-def moved_rows(here: Tensor, there: Tensor, shape: Shape) -> int:
+def moved_rows(here: Stored, there: Stored, shape: Shape) -> int:
     """Return how many rows of one tensor are not the same as those at their place in the other."""
     moved = 0
     for one, other in zip(row_parts(here, shape), row_parts(there, shape), strict=True):
@@ -81,7 +81,7 @@ def moved_rows(here: Tensor, there: Tensor, shape: Shape) -> int:
     return moved
 
 
-def row_parts(tensor: Tensor, shape: Shape) -> Iterator[list[Array]]:
+def row_parts(tensor: Stored, shape: Shape) -> Iterator[list[Array]]:
     """Yield some rows at a time, as a list of column blocks of bits: one, but for long rows."""
     count, length = shape[0], int(np.prod(shape[1:], dtype=np.int64))
     width = tensor.spec.nbytes // (count * length)

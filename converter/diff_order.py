@@ -17,9 +17,9 @@ from typing import TypeAlias
 import numpy as np
 
 from converter.diff_elements import mark_of_rows, moved_rows
-from converter.diff_side import Tensor
 from converter.diff_values import is_rounded, is_same
 from converter.numpy_dtypes import NUMPY_DTYPES
+from converter.source.stored import Stored
 from converter.spec import Shape
 from converter.steps.step import Array
 
@@ -40,7 +40,7 @@ class Order:
     rows: int | None = None
 
 
-def find_order(here: Tensor, there: Tensor) -> Order | None:
+def find_order(here: Stored, there: Stored) -> Order | None:
     """Return how two tensors of the same elements are related; None when it is neither way."""
     shape, other = long_dims(here.spec.shape), long_dims(there.spec.shape)
     for order in _orders(shape, other):
@@ -53,7 +53,7 @@ def find_order(here: Tensor, there: Tensor) -> Order | None:
     return Order(rows=moved_rows(here, there, shape))
 
 
-def find_cast_order(here: Tensor, there: Tensor) -> tuple[Order, bool] | None:
+def find_cast_order(here: Stored, there: Stored) -> tuple[Order, bool] | None:
     """Return in which order of dims one tensor has the values of another, cast to its dtype.
 
     With it comes whether they were rounded. The dtypes are two that can be compared.
@@ -72,7 +72,7 @@ def _is_cast(fits: _Fits, dtype: str, target: str, here: Array, there: Array) ->
     return fits(one.reshape(-1), there.view(NUMPY_DTYPES[target]).reshape(-1))
 
 
-def has_many_orders(here: Tensor, there: Tensor) -> bool:
+def has_many_orders(here: Stored, there: Stored) -> bool:
     """Whether more orders of the dims would fit than are tried."""
     lengths = Counter(long_dims(here.spec.shape))
     fitting = math.prod(map(math.factorial, lengths.values()))
@@ -119,7 +119,7 @@ def _whole_order(here: Shape, there: Shape, order: Sequence[int]) -> tuple[int, 
     return tuple(next(short) if length == 1 else next(moved) for length in there)
 
 
-def _is_it(here: Tensor, there: Tensor, order: Sequence[int], fits: _Fits) -> bool:
+def _is_it(here: Stored, there: Stored, order: Sequence[int], fits: _Fits) -> bool:
     """Whether the tensor there fits the one here with its dims in that order."""
     shape, other = long_dims(here.spec.shape), long_dims(there.spec.shape)
     width = max(tensor.spec.nbytes // tensor.spec.numel for tensor in (here, there))
@@ -152,7 +152,7 @@ def _boxes(shape: Shape, order: Sequence[int], most: int) -> Iterator[Box]:
         )
 
 
-def _read(tensor: Tensor, shape: Shape, box: Box) -> Array:
+def _read(tensor: Stored, shape: Shape, box: Box) -> Array:
     """Return the bits of a box of a tensor, gathered from the runs that lie together."""
     width = tensor.spec.nbytes // tensor.spec.numel
     lengths = [part.stop - part.start for part in box]

@@ -18,9 +18,10 @@ from converter.diff_order import (
     has_many_orders,
     long_dims,
 )
-from converter.diff_side import Meter, Side, Tensor, blocks, is_constant
+from converter.diff_side import Meter, Side, is_constant
 from converter.diff_values import Apart, can_compare, compare
 from converter.numpy_dtypes import NUMPY_DTYPES
+from converter.source.stored import Stored, blocks
 from converter.spec import DTYPES, Header, Shape, TensorSpec
 from converter.steps.dtypes import FLOATS, widens
 from converter.steps.float64 import round_once
@@ -85,7 +86,7 @@ class Examiner:
         note = _MANY_ORDERS if different and has_many_orders(one, other) else _OTHER_SHAPE
         return found or Entry("changed", (name,), (name,), note=note)
 
-    def aligned(self, name: str, one: Tensor, other: Tensor) -> Entry:
+    def aligned(self, name: str, one: Stored, other: Stored) -> Entry:
         """Return how two tensors differ whose elements belong together one by one."""
         apart = self.apart(one, other)
         difference = apart.difference
@@ -100,11 +101,11 @@ class Examiner:
         found = self.in_order(one, other) if apart.alike else None
         return found or Entry("changed", (name,), (name,), difference=difference)
 
-    def apart(self, one: Tensor, other: Tensor) -> Apart:
+    def apart(self, one: Stored, other: Stored) -> Apart:
         """Compare two tensors element by element."""
         return compare(one, other, self.tolerance or Tolerance(), self.meter.advance)
 
-    def in_order(self, one: Tensor, other: Tensor) -> Entry | None:
+    def in_order(self, one: Stored, other: Stored) -> Entry | None:
         """Return in which order one tensor has the elements of the other, if in any."""
         if mark_of_elements(one, _ignore) != mark_of_elements(other, _ignore):
             return None
@@ -205,7 +206,7 @@ def _connected(
         yield tuple(names), tuple(matches)
 
 
-def _ordered(one: Tensor, other: Tensor, name: str, match: str) -> Entry:
+def _ordered(one: Stored, other: Stored, name: str, match: str) -> Entry:
     order = find_order(one, other)
     if order is None:
         note = _MANY_ORDERS if has_many_orders(one, other) else None
@@ -215,7 +216,7 @@ def _ordered(one: Tensor, other: Tensor, name: str, match: str) -> Entry:
     return Entry("rows-permuted", (name,), (match,), rows=order.rows)
 
 
-def _cast_order(name: str, one: Tensor, other: Tensor) -> Entry | None:
+def _cast_order(name: str, one: Stored, other: Stored) -> Entry | None:
     found = find_cast_order(one, other)
     if found is None:
         return None
@@ -229,7 +230,7 @@ def _may_narrow(dtype: str, target: str) -> bool:
     return known and not widens(dtype, target)
 
 
-def _digest_of_cast(tensor: Tensor, dtype: str, advance: Callable[[int], None]) -> str:
+def _digest_of_cast(tensor: Stored, dtype: str, advance: Callable[[int], None]) -> str:
     """Return the digest of a tensor's bytes after a cast, each value rounded to nearest."""
     digest = hashlib.sha256()
     width = tensor.spec.nbytes // tensor.spec.numel

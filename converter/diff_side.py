@@ -14,24 +14,11 @@ from pathlib import Path
 from converter.canonical import MANIFEST_NAME, METADATA
 from converter.digest import BLOCK_BYTES
 from converter.manifest import Manifest, Statistics
-from converter.positional import WriteBuffer
 from converter.progress import Progress
 from converter.source import Source, open_source
 from converter.source.manifest_file import read_manifest
-from converter.spec import Header, TensorSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor of an open checkpoint, ``name`` being the one that it is stored by."""
-
-    source: Source
-    name: str
-    spec: TensorSpec
-
-    def read_into(self, buffer: WriteBuffer, begin: int) -> None:
-        """Fill ``buffer`` with its bytes from byte ``begin`` on; raises SourceError."""
-        self.source.read_into(self.name, buffer, begin)
+from converter.source.stored import Sameness, Stored, blocks
+from converter.spec import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +36,9 @@ class Side:
     stated: Mapping[str, str]
     stats: Mapping[str, Statistics]
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> Stored:
         """Return one of its tensors."""
-        return Tensor(self.source, self.stored[name], self.header[name])
+        return Stored(self.source, self.stored[name], self.header[name])
 
 
 class Meter:
@@ -103,7 +90,7 @@ def digests(sides: Iterable[Side], *, jobs: int, meter: Meter) -> list[dict[str,
     """Return the sha256 of the bytes of every tensor of each side, by name."""
     sides = list(sides)
     wanted = [
-        (number, Tensor(side.source, name, spec))
+        (number, Stored(side.source, name, spec))
         for number, side in enumerate(sides)
         for name, spec in side.source.header.items()
     ]
@@ -120,7 +107,7 @@ def digests(sides: Iterable[Side], *, jobs: int, meter: Meter) -> list[dict[str,
     ]
 
 
-def sha256(tensor: Tensor, advance: Callable[[int], None]) -> str:
+def sha256(tensor: Stored, advance: Callable[[int], None]) -> str:
     """Return the digest of a tensor's bytes; ``advance`` is told of them block by block."""
     digest = hashlib.sha256()
     for block in blocks(tensor, BLOCK_BYTES):
@@ -129,22 +116,11 @@ def sha256(tensor: Tensor, advance: Callable[[int], None]) -> str:
     return digest.hexdigest()
 
 
-def blocks(tensor: Tensor, size_bytes: int) -> Iterator[memoryview]:
-    """Yield a tensor's bytes in blocks of that size, each overwritten by the next."""
-    total = tensor.spec.nbytes
-    buffer = memoryview(bytearray(min(size_bytes, total)))
-    for begin in range(0, total, size_bytes):
-        block = buffer[: total - begin]
-        tensor.read_into(block, begin)
-        yield block
-
-
-def is_constant(tensor: Tensor) -> bool:
+def is_constant(tensor: Stored) -> bool:
     """Whether all elements have the same bytes; a dtype of less than a byte goes by bytes."""
-    width = max(1, tensor.spec.nbytes // max(1, tensor.spec.numel))
-    first = b""
+    sameness = Sameness(tensor.spec.dtype)
     for block in blocks(tensor, BLOCK_BYTES):
-        first = first or bytes(block[:width]) * (len(block) // width)
-        if block != first[: len(block)]:
+        sameness.add(block)
+        if not sameness.holds:
             return False
     return True

@@ -10,15 +10,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.diff_elements import BLOCK_ELEMENTS
 from converter.diff_entry import Difference, Tolerance
-from converter.diff_side import Tensor, blocks
+from converter.distance import distance, relative
 from converter.numpy_dtypes import NUMPY_DTYPES
+from converter.source.stored import Stored, blocks
 from converter.spec import DTYPES
 from converter.steps.dtypes import FLOATS
 from converter.steps.float64 import Floats64, round_once, to_float64
 from converter.steps.step import Array
-
-BLOCK_ELEMENTS = 1 << 17
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -82,7 +82,7 @@ def can_compare(here: str, there: str) -> bool:
 
 
 def compare(
-    here: Tensor, there: Tensor, tolerance: Tolerance, advance: Callable[[int], None]
+    here: Stored, there: Stored, tolerance: Tolerance, advance: Callable[[int], None]
 ) -> Apart:
     """Compare two tensors of as many elements, whose dtypes can be, in row-major order.
 
@@ -151,31 +151,21 @@ def _of_finite(
 ) -> _Sums:
     if not len(one):
         return _Sums()
-    distance = _distance(here, there, one, other)
+    apart = distance(here, there, one, other)
     size = np.maximum(np.abs(one), np.abs(other))
-    relative = np.divide(distance, size, out=np.zeros_like(size), where=size > 0)
-    beyond = distance > tolerance.atol + tolerance.rtol * size
+    beyond = apart > tolerance.atol + tolerance.rtol * size
     return _Sums(
         finite=len(one),
         beyond=int(np.count_nonzero(beyond)),
-        largest=float(distance.max()),
-        largest_relative=float(relative.max()),
-        total=float(distance.sum()),
+        largest=float(apart.max()),
+        largest_relative=float(relative(apart, size).max()),
+        total=float(apart.sum()),
         squares=(
             float((one * one).sum()),
             float((other * other).sum()),
             float((one * other).sum()),
         ),
     )
-
-
-def _distance(here: Array, there: Array, one: Floats64, other: Floats64) -> Floats64:
-    """Return ``|here - there|``: of integers of 64 bits without rounding them first."""
-    if here.dtype == there.dtype and here.dtype.kind in "iu" and here.dtype.itemsize == 8:
-        # Modulo 2**64, which the larger less the smaller never reaches.
-        larger, smaller = np.maximum(here, there), np.minimum(here, there)
-        return to_float64(larger.view(np.uint64) - smaller.view(np.uint64))
-    return np.abs(one - other)
 
 
 def _equal(here: Array, there: Array, one: Floats64, other: Floats64) -> Bools:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TypeAlias
@@ -29,9 +29,14 @@ def skeleton(name: str) -> str:
     return _NUMBER.sub("#", _ESCAPED.sub(r"\\\g<0>", name), count=_MOST_NUMBERS)
 
 
+def split_numbers(name: str) -> list[str]:
+    """Return the numbers that ``skeleton`` replaces, with the texts before, between and after."""
+    return _NUMBER.split(name, _MOST_NUMBERS)
+
+
 def numbers(name: str) -> Numbers:
     """Return the numbers that ``skeleton`` replaces."""
-    return tuple(int(digits) for digits in _NUMBER.split(name, _MOST_NUMBERS)[1::2])
+    return tuple(map(int, split_numbers(name)[1::2]))
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
@@ -43,9 +48,15 @@ def fold_names(names: Iterable[str]) -> list[str]:
     for name in names:
         shape = skeleton(name)
         if shape not in groups:
-            groups[shape] = (tuple(_NUMBER.split(name, _MOST_NUMBERS)[::2]), set())
+            groups[shape] = (tuple(split_numbers(name)[::2]), set())
         groups[shape][1].add(numbers(name))
     return [_write(texts, box) for texts, tuples in groups.values() for box in cover(tuples)]
+
+
+def few(patterns: Sequence[str], most: int) -> list[str]:
+    """Return patterns; of more than ``most`` the first, and how many more there are."""
+    left = len(patterns) - most
+    return [*patterns[:most], f"and {left:,} more patterns"] if left > 0 else list(patterns)
 
 
 def fold_findings(findings: Iterable[Finding]) -> list[Finding]:

@@ -230,10 +230,10 @@ def _resolve(out: Path) -> Path:
     """Return the one spelling of ``out`` that all runs use; a link at its end is not followed."""
     with io_errors(out):
         if out.name in ("", ".."):
-            out = out.resolve()
+            out = Path(os.path.realpath(out))
         if not out.name:
             raise _refusal(out, "the target is the root of a file system")
-        return out.parent.resolve() / out.name
+        return Path(os.path.realpath(out.parent), out.name)
 
 
 def _missing_parents(path: Path) -> list[Path]:

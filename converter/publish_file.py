@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from converter.errors import ExecutionError
+from converter.errors import ExecutionError, UsageError
 from converter.publish import check_space, claimed, sync_directory
 from converter.signals import held_back
 from converter.write import io_errors
@@ -30,7 +30,7 @@ class StagedFile:
 
     def __init__(self, out: Path, *, overwrite: bool = False) -> None:
         with io_errors(out):
-            self.out = out.parent.resolve() / out.name
+            self.out = Path(os.path.realpath(out.parent), out.name)
         self.path = self.out.with_name(f".{self.out.name}.partial")
         self.spool = self.out.with_name(f".{self.out.name}.spool")
         self._overwrite = overwrite
@@ -69,15 +69,32 @@ class StagedFile:
             sync_directory(self.out.parent)
 
     def _check_target(self) -> None:
-        if not os.path.lexists(self.out):
-            return
-        if self.out.is_symlink() or not self.out.is_file():
-            what = "the target is a directory or a link, which is never overwritten"
-            raise ExecutionError(what, code="exists", where=str(self.out))
-        if not self._overwrite:
-            raise ExecutionError(
-                "the target exists",
-                code="exists",
-                where=str(self.out),
-                hint="give --overwrite to replace it, or name another file",
-            )
+        require_replaceable(self.out, overwrite=self._overwrite)
+
+
+def require_outside(out: Path, directory: Path) -> None:
+    """Raise UsageError if ``out`` would lie in the canonical ``directory`` that it is made from."""
+    place = Path(os.path.realpath(out.parent), out.name)
+    if place.is_relative_to(os.path.realpath(directory)):
+        raise UsageError(
+            "the file would lie in the directory that it is made from",
+            expected="a file elsewhere",
+            got=str(out),
+            hint="a canonical directory holds nothing but what its manifest lists",
+        )
+
+
+def require_replaceable(out: Path, *, overwrite: bool) -> None:
+    """Raise ExecutionError if there is something at ``out`` that may not be replaced."""
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_file():
+        what = "the target is a directory or a link, which is never overwritten"
+        raise ExecutionError(what, code="exists", where=str(out))
+    if not overwrite:
+        raise ExecutionError(
+            "the target exists",
+            code="exists",
+            where=str(out),
+            hint="give --overwrite to replace it, or name another file",
+        )

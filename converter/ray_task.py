@@ -25,6 +25,7 @@ from converter.finding import Finding
 from converter.manifest import FileRecord
 from converter.plan import Plan
 from converter.positional import WriteBuffer
+from converter.progress import unheard
 from converter.shards import Shards, write_shards
 from converter.source import Source, SourceFile, open_again
 from converter.spec import Header, TensorSpec
@@ -127,9 +128,7 @@ def make_part(home: Home, /, part: Part) -> Made:
         folder = part.directory
         if part.plan.shards:
             folder = _own_folder(part)
-        shards = write_shards(
-            part.plan, source, folder, jobs=part.jobs, progress=lambda done, total: None
-        )
+        shards = write_shards(part.plan, source, folder, jobs=part.jobs, progress=unheard)
         source.check_unchanged()
     return Made(shards, folder)
 

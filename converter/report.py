@@ -6,16 +6,15 @@ The JSON has one envelope for every command; its schema is ``schemas/report.sche
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from converter.finding import Finding
-from converter.fold import fold_names, skeleton
+from converter.fold import few, fold_names, skeleton
 from converter.manifest import Totals
 from converter.sheet import Part, Sheet, Slots, Table
-from converter.sheet import columns as columns
 from converter.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
     targets = plan.targets
     rows = [
         ("source", _used(plan)),
-        ("target", f"{amount(_totals(targets))} {_dtypes(targets)}"),
+        ("target", f"{amount(totals_of(targets.values()))} {_dtypes(targets)}"),
         ("files", ", ".join(shard.file for shard in plan.shards)),
         *(("dropped", line) for line in _by_text((d.name, d.because) for d in plan.dropped)),
         *(
@@ -91,7 +90,7 @@ def _plan_json(plan: Plan) -> dict[str, object]:
         "used": plan.used,
         "dropped": [{"name": d.name, "because": d.because} for d in plan.dropped],
         "out_of_scope": plan.out_of_scope,
-        "totals": asdict(_totals(plan.targets)),
+        "totals": asdict(totals_of(plan.targets.values())),
         "files": [shard.file for shard in plan.shards],
         "aliases": dict(plan.aliases),
         "stand_ins": [{"name": name, "value": value} for name, value, _ in plan.standing_in],
@@ -154,7 +153,7 @@ def _by_text(pairs: Iterable[tuple[str, str]]) -> list[str]:
     for name, text in pairs:
         names.setdefault(text, []).append(name)
     return [
-        f"{counted(len(having), 'tensor')}: {text} ({_sample(fold_names(having))})"
+        f"{counted(len(having), 'tensor')}: {text} ({', '.join(few(fold_names(having), _SHOWN))})"
         for text, having in names.items()
     ]
 
@@ -164,24 +163,19 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _sample(patterns: Sequence[str]) -> str:
-    shown = ", ".join(patterns[:_SHOWN])
-    left = len(patterns) - _SHOWN
-    return f"{shown}, and {left} more patterns" if left > 0 else shown
-
-
-def _totals(specs: Mapping[str, TensorSpec]) -> Totals:
+def totals_of(specs: Collection[TensorSpec]) -> Totals:
+    """Return the sums over tensors."""
     return Totals(
         tensors=len(specs),
-        parameters=sum(spec.numel for spec in specs.values()),
-        bytes=sum(spec.nbytes for spec in specs.values()),
+        parameters=sum(spec.numel for spec in specs),
+        bytes=sum(spec.nbytes for spec in specs),
     )
 
 
 def amount(totals: Totals) -> str:
     """Return tensors, parameters and size as text."""
     tensors = counted(totals.tensors, "tensor")
-    return f"{tensors}, {totals.parameters:,} parameters, {size_text(totals.bytes)}"
+    return f"{tensors}, {counted(totals.parameters, 'parameter')}, {size_text(totals.bytes)}"
 
 
 def _dtypes(specs: Mapping[str, TensorSpec]) -> str:
@@ -249,14 +243,19 @@ def _binding_json(binding: Binding) -> dict[str, object]:
 
     return {
         "sources": [
-            _spec_json(*pair) for pair in zip(binding.sources, binding.inputs, strict=True)
+            _tensor_json(*pair) for pair in zip(binding.sources, binding.inputs, strict=True)
         ],
         "steps": [{step.name: step_parameters(step)} for step in binding.steps],
         "targets": [
-            _spec_json(*pair) for pair in zip(binding.targets, binding.outputs, strict=True)
+            _tensor_json(*pair) for pair in zip(binding.targets, binding.outputs, strict=True)
         ],
     }
 
 
-def _spec_json(name: str, spec: TensorSpec) -> dict[str, object]:
-    return {"name": name, "dtype": spec.dtype, "shape": list(spec.shape)}
+def _tensor_json(name: str, spec: TensorSpec) -> dict[str, object]:
+    return {"name": name, **spec_json(spec)}
+
+
+def spec_json(spec: TensorSpec) -> dict[str, object]:
+    """Return a spec as data."""
+    return {"dtype": spec.dtype, "shape": list(spec.shape)}

@@ -8,7 +8,8 @@ from converter.bundle import BundleConversion, BundlePlan
 from converter.bundle_record import dump
 from converter.digest import sha256
 from converter.manifest import Totals
-from converter.report import Report, amount, columns, counted, of_plan, size_text
+from converter.report import Report, amount, counted, of_plan, size_text
+from converter.sheet import columns
 
 
 def of_bundle_plan(plan: BundlePlan, *, table: bool, whole: bool) -> Report:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from converter.errors import MismatchError
 from converter.finding import Finding, first_few, listed
-from converter.report import Report, counted
+from converter.report import Report, counted, spec_json
 from converter.sheet import Sheet, Slots, Table
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _of_first(comparison: Comparison, first: First, where: str) -> Finding:
         tensor=tensor.name,
         expected=expected,
         got=got,
-        hint=_hint(first),
+        hint=_hint(first) or _made_up_for(comparison, first),
     )
 
 
@@ -223,6 +223,28 @@ def _hint(first: First) -> str | None:
     if not first.call.whole:
         return "not all of its modules are in the trace: record it without --only"
     return None
+
+
+def _made_up_for(comparison: Comparison, first: First) -> str | None:
+    """Say so if a module around the one that parts returns what it should all the same."""
+    around: dict[str, list[Compared]] = {}
+    for tensor in comparison.tensors:
+        module = tensor.event.call.module
+        within = first.call.module.startswith(f"{module}." if module else "")
+        if within and module != first.call.module and not tensor.event.is_input:
+            around.setdefault(module, []).append(tensor)
+    agreeing = [
+        module
+        for module, returned in around.items()
+        if all(tensor.status in ("equal", "agrees") for tensor in returned)
+    ]
+    if first.kind == "inputs" or not agreeing:
+        return None
+    nearest = around[max(agreeing, key=len)][0]
+    return (
+        f"{nearest.name} agrees all the same: if it is computed in another way on purpose, as with "
+        "a norm that is folded, leave what lies within out of the other file, and compare again"
+    )
 
 
 def _difference(tensor: Compared) -> tuple[str, str]:
@@ -287,25 +309,26 @@ def _tensor_json(tensor: Compared) -> dict[str, object]:
         "call": tensor.event.call.name,
         "role": "input" if tensor.event.is_input else "output",
         "status": tensor.status,
-        "spec": _spec_json(tensor.spec),
-        "other": None if tensor.other is None else _spec_json(tensor.other),
+        "spec": spec_json(tensor.spec),
+        "other": None if tensor.other is None else spec_json(tensor.other),
         "difference": None if tensor.measure is None else _measure_json(tensor.measure),
     }
 
 
-def _spec_json(spec: TensorSpec) -> dict[str, object]:
-    return {"dtype": spec.dtype, "shape": list(spec.shape)}
-
-
 def _measure_json(measure: Measure) -> dict[str, object]:
     return {
-        "largest": measure.largest if math.isfinite(measure.largest) else None,
-        "relative": measure.relative,
-        "mean": measure.mean,
-        "error": measure.error,
+        "largest": _finite(measure.largest),
+        "relative": _finite(measure.relative),
+        "mean": _finite(measure.mean),
+        "error": _finite(measure.error),
         "cosine": measure.cosine,
         "index": list(measure.index),
         "beyond": measure.beyond,
         "atol": measure.atol,
         "rtol": measure.rtol,
     }
+
+
+def _finite(figure: float) -> float | None:
+    """Return a figure, or None for what JSON has no number for."""
+    return figure if math.isfinite(figure) else None

@@ -9,9 +9,8 @@ from functools import partial
 from converter.diff_entry import Comparison, Difference, Entry, Inventory
 from converter.errors import MismatchError
 from converter.finding import Finding
-from converter.fold import fold_names, numbers, skeleton
-from converter.manifest import Totals
-from converter.report import Report, amount
+from converter.fold import Numbers, fold_names, numbers, skeleton
+from converter.report import Report, amount, spec_json, totals_of
 from converter.sheet import Part, Sheet, Table
 
 _UNREAD = "no values were read: digests are those that manifests state, where both have one"
@@ -49,11 +48,7 @@ def _finding(comparison: Comparison, counts: str) -> Finding:
 
 
 def _side(which: str, side: Inventory) -> str:
-    specs = side.header.values()
-    totals = Totals(
-        len(specs), sum(spec.numel for spec in specs), sum(spec.nbytes for spec in specs)
-    )
-    return f"{which}  {side.path}: {amount(totals)}"
+    return f"{which}  {side.path}: {amount(totals_of(side.header.values()))}"
 
 
 def _groups(
@@ -68,24 +63,38 @@ def _groups(
         alone = whole or len(entry.here) > 1 or len(entry.there) > 1
         key = number if alone else _likeness(entry, comparison)
         groups.setdefault(key, []).append(entry)
-    return list(groups.values())
+    return [part for group in groups.values() for part in _parted(group)]
 
 
 def _likeness(entry: Entry, comparison: Comparison) -> object:
-    steps: object = ()
-    if entry.here and entry.there and entry.here != entry.there:
-        one, other = numbers(entry.here[0]), numbers(entry.there[0])
-        steps = (one, other)
-        if len(one) == len(other):
-            steps = tuple(b - a for a, b in zip(one, other, strict=True))
     return (
         entry.kind,
         tuple(map(skeleton, entry.here)),
         tuple(map(skeleton, entry.there)),
         _specs(entry, comparison),
         (entry.dims, entry.rows, entry.rounded, entry.note, entry.difference is None),
-        steps,
     )
+
+
+def _parted(group: Sequence[Entry]) -> list[list[Entry]]:
+    """Part pairs of names by how far apart those of their numbers are that vary in the group."""
+    if len(group) == 1 or not all(entry.here and entry.there for entry in group):
+        return [list(group)]
+    here = [numbers(entry.here[0]) for entry in group]
+    there = [numbers(entry.there[0]) for entry in group]
+    columns = [_varying(here), _varying(there)]
+    parts: dict[object, list[Entry]] = {}
+    for entry, one, other in zip(group, here, there, strict=True):
+        apart: object = (one, other)
+        if len(columns[0]) == len(columns[1]):
+            apart = tuple(other[b] - one[a] for a, b in zip(*columns, strict=True))
+        parts.setdefault(apart, []).append(entry)
+    return list(parts.values())
+
+
+def _varying(rows: Sequence[Numbers]) -> list[int]:
+    """Return the columns that do not have the same number in all rows."""
+    return [place for place, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1]
 
 
 def _row(group: Sequence[Entry], comparison: Comparison) -> tuple[str, str, str, str]:
@@ -181,7 +190,6 @@ def _tensor_json(name: str, side: Inventory) -> dict[str, object]:
     spec = side.header[name]
     return {
         "name": name,
-        "dtype": spec.dtype,
-        "shape": list(spec.shape),
+        **spec_json(spec),
         "sha256": side.digests.get(name),
     }

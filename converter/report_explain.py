@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 
 from converter.explain import Explanation, Place, Role, Stage, Trace
-from converter.report import Report, size_text
+from converter.report import Report, size_text, spec_json
 from converter.sheet import Part, Sheet, Slots
 from converter.spec import TensorSpec
 from converter.steps.step import call_text
@@ -155,7 +155,7 @@ def _trace_json(trace: Trace) -> dict[str, object]:
         "steps": [
             {
                 "step": {stage.name: dict(stage.parameters)},
-                "gives": None if stage.specs is None else [_spec_json(s) for s in stage.specs],
+                "gives": None if stage.specs is None else list(map(spec_json, stage.specs)),
             }
             for stage in trace.stages
         ],
@@ -166,8 +166,7 @@ def _trace_json(trace: Trace) -> dict[str, object]:
 def _place_json(target: Place) -> dict[str, object]:
     return {
         "name": target.name,
-        "dtype": target.spec.dtype,
-        "shape": list(target.spec.shape),
+        **spec_json(target.spec),
         "file": target.file,
         "offset": target.offset,
         "size": target.spec.nbytes,
@@ -177,4 +176,4 @@ def _place_json(target: Place) -> dict[str, object]:
 
 
 def _spec_json(spec: TensorSpec | None) -> dict[str, object] | None:
-    return None if spec is None else {"dtype": spec.dtype, "shape": list(spec.shape)}
+    return None if spec is None else spec_json(spec)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from converter.errors import MismatchError
 from converter.manifest import Totals
-from converter.report import Report, amount, columns, counted, size_text
+from converter.report import Report, amount, counted, size_text
+from converter.sheet import Sheet, Slots
 from converter.verify import Verification
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def of_page(page: PageFile) -> Report:
     count = len(check.findings)
     holds = "the structure holds" if not check.data_bytes else "every byte holds"
     rows = [
-        ("  wrote", f"{page.out}, {size_text(page.size)}"),
-        ("  about", f"{check.directory}: {_what(check)}"),
-        ("  check", f"{counted(count, 'difference')}; the page lists them" if count else holds),
+        ("wrote", f"{page.out}, {size_text(page.size)}"),
+        ("about", f"{check.directory}: {_what(check)}"),
+        ("check", f"{counted(count, 'difference')}; the page lists them" if count else holds),
     ]
     result = {
         "directory": str(check.directory),
@@ -38,7 +39,8 @@ def of_page(page: PageFile) -> Report:
     }
     findings = (*check.findings, *page.warnings)
     exit_code = MismatchError.exit_code if count else 0
-    return Report("report", columns(rows), result, findings, exit_code)
+    sheet = Sheet([Slots(rows)])
+    return Report("report", sheet.text(), result, findings, exit_code, sheet)
 
 
 def _what(check: Verification) -> str:

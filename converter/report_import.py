@@ -9,7 +9,8 @@ from converter.finding import Finding, printable
 from converter.manifest import FileRecord, Totals
 from converter.pickle_bundle import ImportedBundle
 from converter.pickle_import import Imported
-from converter.report import Report, amount, columns, counted, size_text
+from converter.report import Report, amount, counted, size_text, totals_of
+from converter.sheet import columns
 
 _LAYOUTS = {"archive": "an archive", "stream": "of the layout before torch 1.6"}
 _LISTED = 12
@@ -81,12 +82,7 @@ def _shared_row(imported: Imported) -> Iterable[tuple[str, str]]:
 
 
 def _totals(imported: Imported) -> Totals:
-    specs = [piece.spec for piece in imported.selection.pieces]
-    return Totals(
-        tensors=len(specs),
-        parameters=sum(spec.numel for spec in specs),
-        bytes=sum(spec.nbytes for spec in specs),
-    )
+    return totals_of([piece.spec for piece in imported.selection.pieces])
 
 
 def _json(imported: Imported) -> dict[str, object]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from converter.describe import Description
 from converter.describe_facts import Fact, Group
 from converter.describe_tree import Branch, prefixes_of, tree_of
-from converter.fold import fold_names, skeleton
-from converter.manifest import Manifest, Totals
-from converter.report import Report, amount, counted, size_text
+from converter.fold import few, fold_names, skeleton
+from converter.manifest import Manifest
+from converter.report import Report, amount, counted, size_text, spec_json, totals_of
 from converter.sheet import Part, Sheet, Slots, Table
 from converter.spec import Header, TensorSpec
 
@@ -63,7 +63,7 @@ def of_description(
 def _title(path: Path, description: Description) -> str:
     header = description.header
     dtypes = "/".join(dict.fromkeys(spec.dtype for spec in header.values()))
-    amounts = amount(_totals(header))
+    amounts = amount(totals_of(header.values()))
     if len(header) < description.held:
         first, _, rest = amounts.partition(", ")
         amounts = f"{first.split()[0]} of {counted(description.held, 'tensor')}, {rest}"
@@ -136,13 +136,13 @@ def _values_table(description: Description, *, with_digests: bool) -> Table:
     for name, spec in description.header.items():
         of = description.values[name]
         cells: tuple[str, ...] = (name, _shape(spec), spec.dtype, size_text(spec.nbytes))
-        cells += _statistics(of) if counted_too else ()
+        cells += _statistics(of, spec.numel) if counted_too else ()
         rows.append((*cells, of.sha256)[: len(head)])
     return Table(rows, head, numbers, headed=True)
 
 
-def _statistics(of: TensorValues) -> tuple[str, ...]:
-    stats = of.stats
+def _statistics(of: TensorValues, count: int) -> tuple[str, ...]:
+    stats = of.stats if of.nonfinite != count else None  # of no finite value there is none
     figures = (stats.mean, stats.std, stats.min, stats.max) if stats else ()
     infinite = None if of.nan is None else (of.nonfinite or 0) - of.nan
     shown = [f"{figure:.4g}" for figure in figures] or ["–"] * 4
@@ -165,18 +165,13 @@ def _groups(groups: list[Group]) -> list[str]:
     if all(len(patterns) == 1 for patterns in places):
         return [_together([patterns[0] for patterns in places], len(groups))]
     if len(places) == 1:
-        return [f"{', '.join(places[0][:_MOST_PATTERNS])}{_more(places[0])} ×{len(groups)}"]
+        return [f"{', '.join(few(places[0], _MOST_PATTERNS))} ×{len(groups)}"]
     by_first: dict[str, list[Group]] = {}
     for group in groups:
         by_first.setdefault(skeleton(group[0]), []).append(group)
     if len(by_first) == 1:
         return [_together(group, 1) for group in groups]
     return [text for alike in by_first.values() for text in _groups(alike)]
-
-
-def _more(patterns: list[str]) -> str:
-    more = len(patterns) - _MOST_PATTERNS
-    return f" and {more} more patterns" if more > 0 else ""
 
 
 def _together(names: Iterable[str], count: int) -> str:
@@ -195,16 +190,13 @@ def _json(path: Path, description: Description, tree: tuple[Branch, ...]) -> dic
         "metadata": dict(description.metadata),
         "canonical": description.canonical and _canonical_json(description.canonical),
         "held": description.held,
-        "totals": asdict(_totals(header)),
+        "totals": asdict(totals_of(header.values())),
         "dtypes": dict(description.dtypes),
-        "tensors": {
-            name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in header.items()
-        },
+        "tensors": {name: spec_json(spec) for name, spec in header.items()},
         "rows": [
             {
                 "pattern": row.pattern,
-                "dtype": row.spec.dtype,
-                "shape": list(row.spec.shape),
+                **spec_json(row.spec),
                 "count": len(row.names),
                 "bytes": row.nbytes,
             }
@@ -248,11 +240,3 @@ def _canonical_json(manifest: Manifest) -> dict[str, object]:
         "sources": [file.name for file in manifest.sources],
         "content_sha256": manifest.content_sha256,
     }
-
-
-def _totals(header: Header) -> Totals:
-    return Totals(
-        tensors=len(header),
-        parameters=sum(spec.numel for spec in header.values()),
-        bytes=sum(spec.nbytes for spec in header.values()),
-    )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from converter.finding import Finding, printable
+from typing import TYPE_CHECKING
+
+from converter.finding import Finding
 from converter.fold import fold_findings
-from converter.report import Report, amount, columns, counted, size_text
-from converter.reverse import Loss, Reversed
+from converter.report import Report, amount, counted, size_text
+
+if TYPE_CHECKING:
+    from converter.reverse import Loss, Reversed
+from converter.sheet import Sheet, Slots
 
 
 def of_reverse(made: Reversed) -> Report:
@@ -15,14 +20,15 @@ def of_reverse(made: Reversed) -> Report:
     differing = sum(loss.made for loss in losses)
     absent = len(losses) - differing
     rows = [
-        ("  read", amount(manifest.totals)),
-        ("  exact", f"{counted(len(targets) - differing, 'tensor')}, bit for bit"),
-        *([("  differ", counted(differing, "tensor"))] if differing else []),
-        *([("  absent", counted(absent, "tensor"))] if absent else []),
-        ("  wrote", f"{made.out}, {size_text(made.file.size)}, sha256 {made.file.sha256}"),
-        ("  time", f"{made.seconds:.1f} s"),
+        ("read", amount(manifest.totals)),
+        ("exact", f"{counted(len(targets) - differing, 'tensor')}, bit for bit"),
+        *([("differ", counted(differing, "tensor"))] if differing else []),
+        *([("absent", counted(absent, "tensor"))] if absent else []),
+        ("wrote", f"{made.out}, {size_text(made.file.size)}, sha256 {made.file.sha256}"),
+        ("time", f"{made.seconds:.1f} s"),
     ]
-    title = printable(f"{manifest.model.name}: the layout of {manifest.model.origin}")
+    title = f"{manifest.model.name}: the layout of {manifest.model.origin}"
+    sheet = Sheet([title, Slots(rows)])
     result = {
         "out": str(made.out),
         "model": manifest.model.name,
@@ -33,7 +39,7 @@ def of_reverse(made: Reversed) -> Report:
         "seconds": round(made.seconds, 3),
     }
     findings = fold_findings([_finding(loss) for loss in losses])
-    return Report("convert", "\n".join([title, columns(rows)]), result, tuple(findings))
+    return Report("convert", sheet.text(), result, tuple(findings), sheet=sheet)
 
 
 def _finding(loss: Loss) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from converter.finding import printable
@@ -26,9 +27,10 @@ def of_scaffold(made: Scaffold, out: Path | None) -> Report:
 
 def _summary(made: Scaffold, out: Path) -> str:
     found = f"{counted(made.tensors, 'tensor')} in {counted(made.patterns, 'rule')}"
+    named = f"./{out}" if str(out).startswith("-") else str(out)
     lines = [
         f"{out}: {found}, {counted(len(made.dims), 'dim')}",
         f'  undecided  {made.undecided}, each written as "?"',
-        f"  next       convert lint {out}",
+        f"  next       convert lint {shlex.quote(named)}",
     ]
     return "\n".join(map(printable, lines))

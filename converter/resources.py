@@ -38,6 +38,12 @@ def bundle_file(bundle: str) -> Path:
     return _known("bundle", bundle, bundle_files(), hint)
 
 
+def model_or_bundle(name: str) -> Path:
+    """Return the file of a model or bundle by name. Raises UsageError for one that is not known."""
+    files = {**rule_files(), **bundle_files()}
+    return _known("model or bundle", name, files, "your own is named by the path of its .yaml")
+
+
 def _known(what: str, name: str, files: dict[str, Path], hint: str) -> Path:
     if name not in files:
         near = closest(name, files)

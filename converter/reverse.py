@@ -20,7 +20,7 @@ from converter.fold import fold_findings
 from converter.manifest import FileRecord, Manifest
 from converter.plan import Binding, Dropped, Plan, Shard
 from converter.progress import Progress
-from converter.publish_file import StagedFile
+from converter.publish_file import StagedFile, require_outside, require_replaceable
 from converter.shards import write_shards
 from converter.source import open_source
 from converter.spec import TensorSpec
@@ -74,6 +74,8 @@ def plan_reverse(manifest: Manifest, directory: Path, file: str, *, rules: Path 
     when it is not the one that was, or when the manifest is not what it gives.
     """
     where = directory / MANIFEST_NAME
+    if any(len(record.given) != len(record.sources) for record in manifest.tensors):
+        raise _changed(where)
     rule_file = rules_of(manifest, rules, where)
     settings = settings_of(manifest, rule_file, where)
     dtype = manifest.rules.options.get("dtype")
@@ -102,6 +104,19 @@ def plan_reverse(manifest: Manifest, directory: Path, file: str, *, rules: Path 
     return Reversal(manifest, plan, tuple(losses))
 
 
+def check_target(out: Path, directory: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, a target that cannot be written.
+
+    Raises UsageError for a name that is not that of a safetensors file, and for one in the
+    canonical ``directory`` itself; ExecutionError for what may not be replaced.
+    """
+    if out.suffix != SUFFIX:
+        expected = f"a file name that ends in {SUFFIX}"
+        raise UsageError("not a name for the target", expected=expected, got=str(out))
+    require_outside(out, directory)
+    require_replaceable(out, overwrite=overwrite)
+
+
 def carry_out(
     reversal: Reversal,
     directory: Path,
@@ -114,13 +129,11 @@ def carry_out(
 ) -> Reversed:
     """Write the file ``out``, complete or not at all, from the canonical ``directory``.
 
-    Raises ExecutionError for losses that are not allowed and when ``out`` cannot be written, and
-    UsageError for a name that is not that of a safetensors file.
+    Raises as ``check_target``, and ExecutionError for losses that are not allowed and when ``out``
+    cannot be written.
     """
     begun = time.monotonic()
-    if out.suffix != SUFFIX:
-        expected = f"a file name that ends in {SUFFIX}"
-        raise UsageError("not a name for the target", expected=expected, got=str(out))
+    check_target(out, directory, overwrite=overwrite)
     if reversal.losses and not allow_lossy:
         raise ExecutionError.of(fold_findings(map(_refusal, reversal.losses)))
     with StagedFile(out, overwrite=overwrite) as staged, open_source(directory) as source:

@@ -23,6 +23,7 @@ from converter.scaffold_facts import facts
 from converter.scaffold_fold import Pattern, fold_header
 from converter.scaffold_names import Named, name_all
 from converter.scaffold_target import Candidates, candidates
+from converter.source.ranked import RANKS_SUFFIX
 from converter.spec import DTYPES, Header, Shape
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./{}+* -]*(?<! )")
@@ -41,6 +42,10 @@ TAIL = """\
 # What no shape shows, and a network relies on: which elements rope turns, epsilons, activations.
 # The vocabulary is in the schema of rule files.
 # conventions: {norm_eps: 1e-5}
+"""
+RANKED = """\
+# Each tensor is one of several ranks: gather lists them in order, and merge_shards says along which
+# dim each holds a part, or replicated: true. The shape under "?" is that of a part.
 """
 
 
@@ -94,6 +99,7 @@ def scaffold(
         *_declarations(named),
         *TAIL.splitlines(),
         "",
+        *(RANKED.splitlines() if origin.endswith(RANKS_SUFFIX) else []),
         "rules:",
         *_rules(patterns, named, accepted, proposals),
     ]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from converter.describe_facts import GATE, SCALES
 from converter.fold import Numbers, Texts
 from converter.scaffold_fold import Pattern
 from converter.spec import DTYPES, Shape
@@ -16,12 +17,15 @@ from converter.spec import DTYPES, Shape
 Known: TypeAlias = Mapping[tuple[Texts, tuple[Numbers, ...]], Pattern]
 
 _HALVES = (("weight_g", "weight_v"), ("original0", "original1"))
+_QUANTISED = ("weight", "qweight")
 _FUSED = re.compile(r"qkv|query_key_value|c_attn|in_proj", re.IGNORECASE)
 _OLD_WORDS = {"gamma": "weight", "beta": "bias"}
-# By the last part of a name.
-_BUFFERS = {
+# By the last part of a name: what only a tensor of the same name is like.
+BUFFERS = {
     "num_batches_tracked": "counts batches while training; drop it, if the network does not",
-    "running_mean": "statistics of a batch norm, as is running_var",
+    "running_mean": "statistics of a batch norm, as is running_var: keep it, or fold_batch_norm "
+    "takes both, and the norm's weight and bias, into the layer before it",
+    "running_var": "statistics of a batch norm, as is running_mean",
     "inv_freq": "rotary frequencies; drop them, if the network makes its own from rope_base",
     "masked_bias": "what stands where a mask is zero; drop it, if the network has its own",
     "position_ids": "drop them, if they are 0, 1, 2 …; expect: arange proves it",
@@ -37,12 +41,17 @@ def facts(patterns: Sequence[Pattern]) -> list[list[str]]:
 
 def _facts(pattern: Pattern, known: Known, fused: set[Texts]) -> Iterator[str]:
     leaf = pattern.texts[-1].rpartition(".")[2]
+    scaled = [*_scaled(pattern, leaf, known)]
+    yield from scaled
     yield from _weight_norm(pattern, leaf, known)
-    yield from _qkv(pattern, fused)
+    if leaf not in SCALES:
+        yield from _fused_matrices(pattern, fused)
     yield from _gamma_beta(pattern, leaf, known)
-    if leaf in _BUFFERS:
-        yield _BUFFERS[leaf]
-    elif not any(DTYPES[dtype].kind == "float" for dtype in pattern.dtypes):
+    if leaf in BUFFERS:
+        yield BUFFERS[leaf]
+    elif leaf in _QUANTISED and _kinds(pattern) == {"integer"}:
+        yield from () if scaled else ("integers: if they are a quantised matrix, dequantize",)
+    elif not _kinds(pattern) & {"float", "complex"}:
         yield from _not_floats(pattern)
 
 
@@ -57,6 +66,22 @@ def _weight_norm(pattern: Pattern, leaf: str, known: Known) -> Iterator[str]:
                 )
         elif leaf == direction and (_sibling(pattern, leaf, scale), pattern.values) in known:
             yield f"with {scale} a weight norm: goes into its rule, as the second source"
+
+
+def _kinds(pattern: Pattern) -> set[str]:
+    return {DTYPES[dtype].kind for dtype in pattern.dtypes}
+
+
+def _scaled(pattern: Pattern, leaf: str, known: Known) -> Iterator[str]:
+    if leaf in SCALES and (_sibling(pattern, leaf, "weight"), pattern.values) in known:
+        yield "the scale of weight: goes into its rule, as the second source"
+    for scale in SCALES if leaf == "weight" else ():
+        other = known.get((_sibling(pattern, leaf, scale), pattern.values))
+        if other is not None:
+            yield (
+                f"with {scale} {list(other.shape)} a quantised matrix: one rule takes both, this "
+                "first; dequantize, with the block that shares a scale, which no shape proves"
+            )
 
 
 def _gamma_beta(pattern: Pattern, leaf: str, known: Known) -> Iterator[str]:
@@ -95,9 +120,10 @@ def _is_threefold(shape: Shape) -> bool:
     return min(shape) > 1 and max(shape) == 3 * min(shape)
 
 
-def _qkv(pattern: Pattern, fused: set[Texts]) -> Iterator[str]:
+def _fused_matrices(pattern: Pattern, fused: set[Texts]) -> Iterator[str]:
     stem = (*pattern.texts[:-1], pattern.texts[-1].rpartition(".")[0])
     named = _FUSED.search(pattern.texts[-1]) is not None
+    gate = GATE.search(pattern.texts[-1].removeprefix(".")) is not None
     if len(pattern.shape) == 2 and _is_threefold(pattern.shape):
         which = "rows" if pattern.shape[0] > pattern.shape[1] else "columns"
         yield (
@@ -109,6 +135,11 @@ def _qkv(pattern: Pattern, fused: set[Texts]) -> Iterator[str]:
         yield "belongs to a matrix that may be queries, keys and values: the same steps"
     elif named and len(pattern.shape) == 2:
         yield "by its name queries, keys and values in one: split_qkv, with the head counts"
+    elif gate and pattern.shape and pattern.shape[0] % 2 == 0:
+        yield (
+            "by its name a gate and what it gates in one: chunk: {dim: 0, chunks: 2} takes them "
+            "apart, if they do not alternate row by row; which comes first no shape tells"
+        )
 
 
 def _not_floats(pattern: Pattern) -> Iterator[str]:

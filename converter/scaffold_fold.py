@@ -12,11 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from converter.fold import Numbers, Texts, cover, fold_numbers
+from converter.fold import Numbers, Texts, cover, fold_numbers, split_numbers
 from converter.spec import Header, Shape
 
-_NUMBER = re.compile(r"(?<![0-9])(0|[1-9][0-9]{0,17})(?![0-9])")
-_MOST_NUMBERS = 8  # of one name; those after them are text
 _FEWEST_WITHIN = 5  # values, for numbers within a part to be an index
 _FEWEST_STRIDED = 3  # values with gaps of one size, to be a range of their own
 _HOLE = "\0"  # stands for an index; no name has it
@@ -57,7 +55,7 @@ class Pattern:
 
 def fold_header(header: Header) -> list[Pattern]:
     """Return patterns that hold each tensor of ``header`` exactly once, in order of appearance."""
-    split = {name: _split(name) for name in header}
+    split = {name: split_numbers(name) for name in header}
     indices = _indices(split.values())
     groups: dict[tuple[Texts, Shape], dict[Numbers, str]] = {}
     for name, spec in header.items():
@@ -73,11 +71,6 @@ def fold_header(header: Header) -> list[Pattern]:
 def parts_before(path: str) -> list[str]:
     """Return the parts of what stands before an index, without other indices."""
     return [part for part in re.split(r"[./\0]+", path) if part]
-
-
-def _split(name: str) -> list[str]:
-    """Return texts and numbers by turns, beginning and ending with a text."""
-    return _NUMBER.split(name, _MOST_NUMBERS)
 
 
 def _places(pieces: list[str]) -> Iterator[_Place]:

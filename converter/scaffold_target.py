@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from converter.fold import fold_numbers
+from converter.scaffold_facts import BUFFERS
 from converter.scaffold_fold import Pattern, fold_header
 from converter.spec import Header, Shape, TensorSpec
 
@@ -42,6 +44,11 @@ def candidates(patterns: Sequence[Pattern], target: Mapping[str, Shape]) -> Cand
             seen.update(map(str, found))
             rivals = sources.get((pattern.shape, pattern.count), [])
             lines += _lines(pattern, found, rivals, how)
+        if not lines:
+            for shape, count, how in _stacked(pattern):
+                found = by_form.get((shape, count), [])
+                seen.update(map(str, found))
+                lines += _lines(pattern, found, (), how)
         proposed.append(tuple(lines))
     left = (f"{pattern} {list(pattern.shape)}" for pattern in wanted if str(pattern) not in seen)
     return Candidates(tuple(proposed), tuple(left))
@@ -62,6 +69,14 @@ def _shapes(shape: Shape) -> list[tuple[Shape, str]]:
     return shapes
 
 
+def _stacked(pattern: Pattern) -> Iterator[tuple[Shape, int, str]]:
+    """Yield shape and number of the tensors that have an index of the pattern as first dim."""
+    for numbers in pattern.values:
+        if len(numbers) > 1:
+            how = f"stacked over {{{fold_numbers(numbers)}}} with gather, of this shape"
+            yield (len(numbers), *pattern.shape), pattern.count // len(numbers), how
+
+
 def _lines(
     pattern: Pattern, found: Sequence[Pattern], rivals: Sequence[Pattern], how: str
 ) -> list[str]:
@@ -70,7 +85,7 @@ def _lines(
     if alike:
         found, how = alike, f"{how}, {_leaf(pattern)} too,"
         rivals = [other for other in rivals if _leaf(other) == _leaf(pattern)]
-    if not found:
+    if not found or (_leaf(pattern) in BUFFERS and not alike):
         return []
     names = ", ".join(map(str, found[:_MOST_LISTED]))
     more = f" and {len(found) - _MOST_LISTED} more" if len(found) > _MOST_LISTED else ""

@@ -70,10 +70,15 @@ def columns(rows: Iterable[Sequence[str]], *, right: frozenset[int] = _NONE) -> 
 
 def slots(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Indent rows of a key and a text; a key that repeats is written once."""
+    return [f"  {key}  {text}" for key, text in keyed(rows)]
+
+
+def keyed(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return rows with their keys of one width; one that repeats is blank."""
     kept = [(printable(key), printable(text)) for key, text in rows]
     width = max((len(key) for key, _ in kept), default=0)
-    lines, last = [], ""
-    for key, text in kept:
-        lines.append(f"  {'' if key == last else key:<{width}}  {text}")
-        last = key
-    return lines
+    before = ["", *(key for key, _ in kept)]
+    return [
+        (f"{'' if key == last else key:<{width}}", text)
+        for last, (key, text) in zip(before, kept, strict=False)
+    ]

@@ -134,7 +134,7 @@ def _wrong_signature(directory: Path, public_key: Path, jobs: int) -> Finding | 
 
 
 def _resolve(directory: Path) -> Path:
-    path = directory.resolve()
+    path = Path(os.path.realpath(directory))
     if not path.is_dir() or not path.name:
         raise SourceError(
             "no directory that can be signed" if path.exists() else "there is no such directory",

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from converter.finding import Finding, printable
-from converter.sheet import Sheet, Slots, Table
+from converter.sheet import Sheet, Slots, Table, keyed
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.measure import Measurement
 
 _STYLES = {
     "shape": "green",
@@ -35,15 +38,18 @@ _WORDS = (
     (r"\b[1-9][0-9,]* (?:differences?|findings?)\b", "red"),
     (r"→", "dim"),
 )
+_WORD = re.compile(r"\S+\s*|\s+")
+# The part of a name up to its dots; the range of a folded name is whole.
+_PIECE = re.compile(r"(?:\{[^{}\s]*\}|[^\s.])+\.*\s*|\.+\s*|\s+")
 _SLOTS = {"tensor": "cyan", "expected": "green", "got": "yellow", "hint": "blue"}
 
 
-def is_styled(stream: IO[Any]) -> bool:
-    """Whether colour, tables and bars may be written to ``stream``."""
+def is_styled(stream: IO[Any] | None) -> bool:
+    """Whether colour, tables and bars may be written to ``stream``; None: there is none."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # it is closed
         return False
 
@@ -66,31 +72,25 @@ def _part(part: str | Slots | Table) -> RenderableType:
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Slots):
-        return Text("\n").join(_slot_lines(part))
+        lines = (Text.assemble("  ", (key, "cyan"), "  ", text) for key, text in keyed(part.rows))
+        return Text("\n").join(lines)
     text = Text("\n".join(map(printable, part.split("\n"))))
     for words, style in _WORDS:
         text.highlight_regex(words, style)
     return text
 
 
-def _slot_lines(part: Slots) -> list[Any]:
-    from rich.text import Text
-
-    width = max((len(printable(key)) for key, _ in part.rows), default=0)
-    lines, last = [], None
-    for key, text in part.rows:
-        shown = "" if key == last else printable(key)
-        lines.append(Text.assemble("  ", (f"{shown:<{width}}", "cyan"), "  ", printable(text)))
-        last = key
-    return lines
-
-
 def _table(part: Table) -> RenderableType:
     from rich import box
     from rich.table import Table as Drawn
-    from rich.text import Text
 
-    drawn = Drawn(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=bool(part.head))
+    drawn = Drawn(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+        show_header=bool(part.head),
+    )
     head = part.head or [""] * max(map(len, part.rows), default=0)
     for number, name in enumerate(head):
         drawn.add_column(
@@ -101,8 +101,40 @@ def _table(part: Table) -> RenderableType:
             no_wrap=number in part.right,
         )
     for row in part.rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
+        drawn.add_row(*(_Cell(printable(cell)) for cell in row))
     return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Text that, where it is too wide for its column, is broken behind the dots of names too."""
+
+    text: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+        from rich.text import Text
+
+        return Measurement.get(console, options, Text(self.text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        yield Text("\n".join(_broken(self.text, options.max_width)))
+
+
+def _broken(text: str, width: int) -> Iterator[str]:
+    """Yield lines of ``width`` columns, and longer ones only where there is no place to break."""
+    from rich.cells import cell_len
+
+    line = ""
+    for word in _WORD.findall(text):
+        for piece in [word] if cell_len(word.rstrip()) <= width else _PIECE.findall(word):
+            if line and cell_len(line + piece.rstrip()) > width:
+                yield line.rstrip()
+                line = ""
+            line += piece
+    yield line
 
 
 def styled_finding(finding: Finding) -> str:

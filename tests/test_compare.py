@@ -120,6 +120,22 @@ def test_what_a_module_is_given_is_the_fault_of_its_caller(ours: Path) -> None:
     assert first.is_certain
 
 
+def test_a_module_that_returns_the_right_thing_all_the_same_is_told(ours: Path) -> None:
+    port = everything(ours)
+    within = "blocks.0.fc1.output"
+    port[within] = port[within] + 1
+    report = of_comparison(against(ours, port), whole=False)
+    assert report.exit_code == 7
+    (finding,) = report.findings
+    assert finding.tensor == within
+    assert finding.hint is not None
+    assert finding.hint.startswith("blocks.0.output agrees all the same")
+    for name in ("blocks.0.output", "output"):
+        port[name] = port[name] + 1
+    (finding,) = of_comparison(against(ours, port), whole=False).findings
+    assert finding.hint is None
+
+
 def test_other_inputs_are_said_first(ours: Path) -> None:
     trace(Network(), {"ids": IDS.flip(0)}, ours.with_name("port.safetensors"))
     comparison = api.compare(ours, ours.with_name("port.safetensors"))

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from converter import compare_values
-from converter.compare_values import Measure, Stored, Tolerance, measure
+from converter.compare_values import Measure, Tolerance, measure
 from converter.errors import ExecutionError
 from converter.source import open_source
+from converter.source.stored import Stored
 
 
 def measured(one: Tensor, other: Tensor, folder: Path, **tolerance: float) -> Measure:
@@ -101,11 +102,17 @@ def test_nan_and_infinity_agree_with_nothing_else(
     assert found.cosine == 1
 
 
+def test_the_mean_is_that_of_what_is_finite_in_both(tmp_path: Path) -> None:
+    found = measured(torch.tensor([1.0, math.nan, 3.0]), torch.tensor([2.0, 5.0, 5.0]), tmp_path)
+    assert found.mean == 1.5
+
+
 def test_integers_are_equal_or_not_whatever_is_allowed(tmp_path: Path) -> None:
     one = torch.tensor([1, 2**60, 3])
     found = measured(one, torch.tensor([1, 2**60 + 1, 3]), tmp_path, atol=9.0, rtol=9.0)
     assert (found.beyond, found.index, found.largest) == (1, (1,), 1.0)
     assert found.got == str(2**60 + 1)
+    assert measured(one, torch.tensor([1, 2**60 + 7, 3]), tmp_path).largest == 7.0
     assert measured(one, one.clone().to(torch.uint64), tmp_path).agrees
     assert measured(torch.tensor([True, False]), torch.tensor([1, 0]), tmp_path).agrees
 
@@ -120,6 +127,7 @@ def test_tensors_without_elements_or_magnitude_are_compared_too(tmp_path: Path) 
     large = torch.tensor([1e200, 1e200], dtype=torch.float64)
     huge = measured(large, 2 * large, tmp_path)
     assert not huge.agrees
+    assert (huge.largest, huge.error) == (1e200, math.inf)
 
 
 def test_complex_numbers_are_compared_by_their_distance(tmp_path: Path) -> None:

@@ -118,7 +118,25 @@ def test_pairs_of_low_rank_and_scales_are_told() -> None:
     scaled = {"w.weight": [300, 256], "w.weight_scale_inv": [3, 2]}
     ((kind, what),) = facts(scaled, "F8_E4M3")
     assert kind == "scaled"
-    assert what.startswith("F8_E4M3 beside its scale of shape [3, 2], for blocks of 100 × 128")
+    assert what.startswith(
+        "F8_E4M3 beside its scale of shape [3, 2], for blocks of 128 × 128 or so"
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "blocks"),
+    [
+        ([176, 64], [6, 2], "32 × 32"),  # a ragged last block
+        ([100, 64], [3, 1], "34 × 64"),  # three blocks of no power of two cover 100
+        ([96, 1], [3, 1], "32 × 1"),  # no matrix three times as long as wide
+    ],
+)
+def test_the_blocks_of_a_scale_are_what_covers_its_weight(
+    weight: list[int], scale: list[int], blocks: str
+) -> None:
+    ((kind, what),) = facts({"w.weight": weight, "w.weight_scale_inv": scale}, "F8_E4M3")
+    assert kind == "scaled"
+    assert what.endswith(f"for blocks of {blocks} or so")
 
 
 def test_the_quirks_of_real_checkpoints_are_seen() -> None:

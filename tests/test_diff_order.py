@@ -18,18 +18,18 @@ from numpy_files import cast, write
 from converter import api, diff_elements, diff_order
 from converter.diff_elements import mark_of_elements, mark_of_rows, moved_rows
 from converter.diff_order import Order, find_cast_order, find_order
-from converter.diff_side import Tensor
 from converter.source import open_source
+from converter.source.stored import Stored
 
 Array = NDArray[Any]
 
 
 @contextmanager
-def tensors(folder: Path, *arrays: Array) -> Iterator[list[Tensor]]:
+def tensors(folder: Path, *arrays: Array) -> Iterator[list[Stored]]:
     path = write(folder / "w.safetensors", {f"{n}": array for n, array in enumerate(arrays)})
     with open_source(path) as source:
         names = [f"{n}" for n in range(len(arrays))]
-        yield [Tensor(source, name, source.header[name]) for name in names]
+        yield [Stored(source, name, source.header[name]) for name in names]
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from toy import convert, toy_tensors
 from converter import api
 from converter.canonical import METADATA
 from converter.diff_entry import Entry
-from converter.diff_side import Tensor, is_constant
+from converter.diff_side import is_constant
 from converter.errors import SourceError
 from converter.source import open_source
+from converter.source.stored import Stored
 
 
 @pytest.fixture(scope="module")
@@ -145,5 +146,5 @@ def test_one_value_throughout_is_seen_to_the_last_element(
     array: NDArray[Any] = np.full(count, 3).astype(dtype)
     for expected in (True, count == 1):
         with open_source(write(tmp_path / "w.safetensors", {"w": array})) as source:
-            assert is_constant(Tensor(source, "w", source.header["w"])) is expected
+            assert is_constant(Stored(source, "w", source.header["w"])) is expected
         array[-1] = 4

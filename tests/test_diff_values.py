@@ -13,9 +13,9 @@ from numpy_files import cast, write
 
 from converter import diff_values
 from converter.diff_entry import Difference, Tolerance
-from converter.diff_side import Tensor
 from converter.diff_values import Apart, compare
 from converter.source import open_source
+from converter.source.stored import Stored
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ def apart(folder: Path, here: Array, there: Array, tolerance: Tolerance | None =
     ]
     told: list[int] = []
     with open_source(paths[0]) as one, open_source(paths[1]) as other:
-        tensors = [Tensor(source, "w", source.header["w"]) for source in (one, other)]
+        tensors = [Stored(source, "w", source.header["w"]) for source in (one, other)]
         found = compare(tensors[0], tensors[1], tolerance or Tolerance(), told.append)
     assert sum(told) == here.nbytes + there.nbytes
     return found

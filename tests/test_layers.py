@@ -18,19 +18,19 @@ LONGEST_FUNCTION_LINES = 60
 ROWS = (
     "errors finding fold hints spec canonical strict_json manifest bundle_record layout header "
     "digest positional cores resources signals numpy_dtypes torch_dtypes needed typed_json "
-    "progress sheet terminal trace_record",
+    "progress trace_record",
     "source steps",
     "rules dims",
     "plan",
     "bind",
     "write publish",
-    "moments values target suspicions",
+    "moments values distance target suspicions",
     "lanes record",
     "execute shards conversion bundle ray",
     "pickle",
     "verify describe explain diff scaffold compare",
     "signing reverse",
-    "report page",
+    "sheet terminal report page",
     "api",
     "cli",
     "__main__",

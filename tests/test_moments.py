@@ -13,14 +13,12 @@ from torch import Tensor
 from converter.manifest import Statistics
 from converter.moments import BLOCK_ELEMENTS, StatisticsStream
 from converter.steps.float64 import fixed_order_sum
-from converter.torch_dtypes import TORCH_DTYPES
+from converter.torch_dtypes import SAFETENSORS_DTYPES, TORCH_DTYPES
 from converter.values import bytes_of
-
-NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def statistics(tensor: Tensor) -> Statistics | None:
-    stream = StatisticsStream(NAMES[tensor.dtype])
+    stream = StatisticsStream(SAFETENSORS_DTYPES[tensor.dtype])
     stream.add(bytes_of(array_of(tensor)))
     return stream.result()
 
@@ -131,7 +129,7 @@ def test_what_has_no_order_or_no_values_has_no_statistics(tensor: Tensor) -> Non
 def test_blocks_added_one_by_one_or_at_once_give_the_same_bits(dtype: torch.dtype) -> None:
     values = torch.randn(2 * BLOCK_ELEMENTS + 9, generator=torch.Generator().manual_seed(2)) * 50
     data = bytes_of(array_of(values.to(dtype)))
-    stream = StatisticsStream(NAMES[dtype])
+    stream = StatisticsStream(SAFETENSORS_DTYPES[dtype])
     for begin in range(0, len(data), BLOCK_ELEMENTS * dtype.itemsize):
         stream.add(data[begin : begin + BLOCK_ELEMENTS * dtype.itemsize])
     assert stream.result() == of(values.to(dtype))

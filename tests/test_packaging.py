@@ -13,6 +13,7 @@ import pytest
 from tiny import RULES, make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = "converter/page/templates"
 
 
 def build(target: str, folder: Path) -> Path:
@@ -51,6 +52,14 @@ def test_the_wheel_carries_rules_schemas_and_the_mark_of_types(wheel: Path) -> N
     assert "converter/py.typed" in names
     modules = {f"converter/{name}" for name in checkout("converter", "*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
+
+
+def test_the_wheel_carries_the_templates_of_pages(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    templates = {f"{TEMPLATES}/{name}" for name in checkout(TEMPLATES, "*")}
+    assert f"{TEMPLATES}/page.html.j2" in templates
+    assert templates <= names
 
 
 def test_the_wheel_holds_nothing_beside_the_package(wheel: Path) -> None:
@@ -106,12 +115,13 @@ def test_the_wheel_lists_its_own_models(installed: Path, tmp_path: Path) -> None
     assert all(path.stem in listed for path in paths)
 
 
-def test_the_wheel_converts_and_verifies_from_another_directory(
+def test_the_wheel_converts_verifies_and_reports_from_another_directory(
     installed: Path, tmp_path: Path
 ) -> None:
     make_checkpoint(tmp_path / "tiny.safetensors")
     run_installed(installed, tmp_path, "--rules", RULES, "tiny.safetensors", "out")
     assert "holds" in run_installed(installed, tmp_path, "verify", "out")
+    assert "wrote" in run_installed(installed, tmp_path, "report", "out", "-o", "out.html")
 
 
 def test_the_working_directory_is_not_searched_for_rules(installed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import jsonschema
 import pytest
 import tiny_rules
 from click.testing import CliRunner
-from doc_pages import ROOT, blocks, clone, follow_text
+from doc_pages import ROOT, blocks, clone, follow_text, read_page, run
 from doc_setups import SETUPS
 from github_runner import read_action
 from toy import convert, toy_tensors
@@ -21,7 +22,8 @@ from toy import convert, toy_tensors
 from converter import digest
 from converter.cli import main
 from converter.rules import strict_yaml
-from converter.rules.lint import lint_variants
+from converter.rules.lint import lint_file
+from converter.steps import STEPS, SUGAR
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
@@ -53,6 +55,12 @@ RUN = {
     ("steps.md", ""): "test_merge_ranks.py::test_the_command_of_the_page_merges_the_ranks",
     ("rules-by-example.md", "plan"): (
         "test_rules_by_example.py::test_the_plan_of_an_example_is_the_one_that_is_shown"
+    ),
+    ("trace.md", "cpp"): (
+        "test_trace_page.py::test_what_it_gives_to_ports_writes_a_file_that_is_read"
+    ),
+    ("trace.md", "rust"): (
+        "test_trace_page.py::test_what_it_gives_to_ports_writes_a_file_that_is_read"
     ),
     # It sets up what runs the tests.
     ("tutorial.md", "sh"): "test_pages.py::test_the_tutorial_begins_as_the_tests_do",
@@ -93,6 +101,14 @@ def test_every_block_of_a_page_is_run_by_a_test_or_is_a_figure(page: str) -> Non
     assert not orphans, "\n".join(orphans)
 
 
+def test_a_block_that_nothing_runs_has_no_test() -> None:
+    assert runner("never.md", "console") is None
+    assert runner("ci.md", "json") is None
+    assert runner("ci.md", "") is None
+    assert runner("ci.md", "sh") is None
+    assert not has_test("test_pages.py::test_that_is_not_there")
+
+
 @pytest.mark.parametrize("node", sorted({*FOLLOWERS.values(), *RUN.values(), *GENERATED.values()}))
 def test_the_tests_that_are_said_to_run_blocks_exist(node: str) -> None:
     assert has_test(node)
@@ -115,7 +131,7 @@ def test_the_tests_of_other_pages_find_every_block() -> None:
     assert all(lines[0].startswith("$ convert ") for lines in shown)
 
 
-@pytest.mark.parametrize("page", [page for page in SETUPS])
+@pytest.mark.parametrize("page", [*SETUPS])
 def test_a_page_is_true_word_by_word(page: str, tmp_path: Path) -> None:
     setup = SETUPS[page]
     setup.prepare(clone(tmp_path))
@@ -166,8 +182,9 @@ def test_a_part_of_a_rule_file_is_one() -> None:
     parts = list(blocks(text_of("rules.md")))
     texts = ["\n".join(lines) for info, _, lines in parts if info == "yaml"]
     assert len(texts) == 2
-    head = "dims: {hidden: 4, mlm_head: 0, nsp_head: 0}\nwords: {gamma: weight, beta: bias, root: ''}\n"
     rules = (
+        "dims: {hidden: 4, mlm_head: 0, nsp_head: 0}\n"
+        "words: {gamma: weight, beta: bias, root: ''}\n"
         "rules:\n"
         "  - {from: '{root}wte.{gamma}', to: {token_embedding.weight: [hidden, hidden]}}\n"
         "  - {from: '{root}wte.{beta}', to: {token_embedding.bias: [hidden]}}\n"
@@ -175,22 +192,54 @@ def test_a_part_of_a_rule_file_is_one() -> None:
         "  - {from: nsp, when: nsp_head == 1, to: {nsp: [1]}}\n"
     )
     for text in texts:
-        assert lint_variants(tiny_rules.parsed(f"{head}{rules}{text}")) == ()
+        assert lint_file(tiny_rules.parsed(f"{rules}{text}")).findings == ()
 
 
-def test_the_manifest_of_the_page_on_the_format_is_by_its_schema() -> None:
+@pytest.mark.parametrize("name", [*STEPS, *SUGAR])
+def test_the_page_on_rules_lists_every_step(name: str) -> None:
+    assert f"[`{name}`](steps.md#{name})" in text_of("rules.md")
+
+
+def test_what_contributors_are_told_to_edit_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:converter|tests|docs|schemas|rules)/[\w./-]+)`", text))
+    there = {path for path in paths if not re.search("NAME|WORD", path)}
+    assert len(there) > 15
+    assert [path for path in sorted(there) if not (ROOT / path).exists()] == []
+    for path in sorted(paths - there):
+        pattern = re.sub("NAME|WORD", "*", path)
+        assert list(ROOT.glob(pattern)), path
+
+
+def shown_manifest() -> Any:
     page = text_of("canonical-format.md")
-    document = page.partition("$ cat converted/small/manifest.json\n")[2].partition("\n```")[0]
-    manifest = strict_yaml.parse(document.encode(), "manifest.json").value
+    return json.loads(
+        page.partition("$ cat converted/small/manifest.json\n")[2].partition("\n```")[0]
+    )
+
+
+def test_the_manifest_of_the_page_on_the_format_is_real_to_its_last_digest(tmp_path: Path) -> None:
+    # What is printed is compared without digests, since most of those hang on versions.
+    steps = read_page(text_of("canonical-format.md"))
+    last = next(n for n, step in enumerate(steps) if "cat converted/small" in step.text)
+    run(steps[:last], clone(tmp_path))
+    made = json.loads((tmp_path / "converted" / "small" / "manifest.json").read_bytes())
+    shown = shown_manifest()
+    assert made.pop("tool").keys() == shown.pop("tool").keys()
+    assert made == shown
+
+
+def test_the_manifest_of_the_page_on_the_format_is_described_field_by_field() -> None:
+    page = text_of("canonical-format.md")
+    manifest = shown_manifest()
     schema: Any = strict_yaml.parse(
         (ROOT / "schemas" / "manifest.schema.json").read_bytes(), ""
     ).value
     jsonschema.validate(manifest, schema)
-    assert isinstance(manifest, dict)
     described = set(re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`.*?) \|", page, re.M))))
     for field, value in manifest.items():
         assert any(name == field or name.startswith(f"{field}.") for name in described), field
         if field in ("tool", "model", "rules", "totals"):
-            assert {*value} <= {word for word in re.findall(r"`(?:\w+\.)?(\w+)`", page)}, field
+            assert set(value) <= set(re.findall(r"`(?:\w+\.)?(\w+)`", page)), field
     for tensor in schema["$defs"]["tensor"]["properties"]:
         assert tensor in described

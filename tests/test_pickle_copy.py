@@ -14,14 +14,12 @@ from converter.pickle_select import Piece
 from converter.positional import ReadBuffer
 from converter.source.regular_file import RegularFile
 from converter.spec import TensorSpec
-from converter.torch_dtypes import TORCH_DTYPES
-
-NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+from converter.torch_dtypes import SAFETENSORS_DTYPES
 
 
 def copied(path: Path, tensor: torch.Tensor) -> bytes:
     """Copy a view of what lies in a file, and return its bytes; no byte is written twice."""
-    spec = TensorSpec(NAMES[tensor.dtype], tuple(tensor.shape))
+    spec = TensorSpec(SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape))
     begin = int(tensor.storage_offset()) * tensor.itemsize
     reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     end = begin + (reach + 1) * tensor.itemsize

@@ -142,6 +142,14 @@ def test_a_target_that_is_not_empty_stays_without_overwrite(out: Path) -> None:
     assert_published(out, OLD)
 
 
+def test_a_target_behind_links_in_a_circle_is_refused(out: Path) -> None:
+    out.symlink_to(out.name)
+    assert "file or a link" in refusal(out, overwrite=True).what
+    with pytest.raises(ExecutionError) as caught:
+        Staging(out / "below").__enter__()
+    assert caught.value.findings[0].where == str(out)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_or_a_link_stays_even_with_overwrite(out: Path, overwrite: bool) -> None:
     out.write_text("precious")

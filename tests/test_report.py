@@ -37,23 +37,6 @@ def test_json_is_one_line_of_ascii() -> None:
     }
 
 
-def test_columns_are_aligned_and_nothing_is_cut_off() -> None:
-    rows = [("a", "long cell", "x"), ("longer", "b", ""), ("", "", "end")]
-    assert report.columns(rows) == "a       long cell  x\nlonger  b\n                   end"
-
-
-def test_a_cell_of_a_stranger_does_not_widen_every_row() -> None:
-    rows = [("a", "b"), ("x" * 100_000, "c"), *[("d", "e")] * 1000]
-    text = report.columns(rows)
-    assert len(text) < 100_000 + 1002 * 210
-    assert text.splitlines()[1] == "x" * 100_000 + "  c"
-    assert text.splitlines()[0].split() == ["a", "b"]
-
-
-def test_no_rows_are_no_text() -> None:
-    assert report.columns([]) == ""
-
-
 # Plans
 
 

@@ -119,6 +119,12 @@ def test_nan_and_infinity_are_shown_apart(tmp_path: Path) -> None:
     assert any("not-finite  w: NaN or infinity" in line for line in lines(path, stats=True))
 
 
+def test_of_no_finite_value_no_figures_are_shown(tmp_path: Path) -> None:
+    path = write_source(tmp_path, {"w": torch.full((3,), float("nan"))})
+    row = lines(path, stats=True)[4].split()
+    assert row[-7:] == ["–", "–", "–", "–", "0", "3", "0"]
+
+
 def test_digests_are_shown_when_they_are_asked_for(tmp_path: Path) -> None:
     path = write_source(tmp_path, {"w": torch.ones(2)})
     digest = data(path, digests=True)["values"]["w"]["sha256"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from click.testing import CliRunner
+from command_line import answer
 from toy import HEAD, write_rules
 
-from converter import api, resources
+from converter import api, api_models, resources
 from converter.cli import main
+from converter.errors import UsageError
 from converter.runtime.networks import NETWORKS
 
 
@@ -23,9 +23,7 @@ def shown(*arguments: str | Path) -> list[str]:
 
 
 def data(*arguments: str | Path) -> dict[str, Any]:
-    result = CliRunner().invoke(main, ["models", *map(str, arguments), "--json"])
-    document = json.loads(result.stdout)
-    jsonschema.validate(document, resources.schema("report"))
+    document = answer("models", *arguments)
     assert document["exit_code"] == 0
     made: dict[str, Any] = document["result"]
     return made
@@ -128,3 +126,20 @@ def test_a_model_that_needs_a_variant_is_shown_without_values(tmp_path: Path) ->
 @pytest.mark.parametrize(("name", "code"), [("brt", 2), ("./absent.yaml", 3), ("", 2)])
 def test_what_there_is_not_is_told(name: str, code: int) -> None:
     assert CliRunner().invoke(main, ["models", name]).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nothing-like-it", "your own is named by the path of its .yaml"),
+        ("wispher", "did you mean 'whisper'?"),
+        ("indextts", "did you mean 'indextts2'?"),
+    ],
+)
+def test_what_is_like_an_unknown_name_is_told_of_models_and_bundles(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        api_models.describe_model(name)
+    (finding,) = caught.value.findings
+    assert finding.hint == hint
+    assert finding.expected is not None
+    assert {"indextts2", "whisper"} <= set(finding.expected.removeprefix("one of ").split(", "))

@@ -248,6 +248,20 @@ def test_a_manifest_that_lists_other_sources_is_refused(made: Path) -> None:
         back()
 
 
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_manifest_with_another_number_of_sources_than_of_specs_is_refused(
+    times: int, made: Path
+) -> None:
+    manifest = manifests.load((made / "manifest.json").read_bytes())
+    first = next(record for record in manifest.tensors if record.source_specs)
+    changed = replace(first, source_specs=first.source_specs * times)
+    tensors = tuple(changed if record == first else record for record in manifest.tensors)
+    write(made, replace(manifest, tensors=tensors))
+    with pytest.raises(MismatchError) as caught:
+        back(allow_lossy=True)
+    assert caught.value.findings[0].code == "derived"
+
+
 def test_other_rules_than_those_that_were_used_are_refused(made: Path) -> None:
     Path("toy.yaml").write_text(RULES.replace("A toy", "Another"))
     with pytest.raises(MismatchError) as caught:
@@ -262,6 +276,25 @@ def test_the_target_is_a_safetensors_file_that_is_not_there(made: Path) -> None:
     with pytest.raises(ExecutionError):
         back(allow_lossy=True)
     assert Path("back.safetensors").read_text() == "mine"
+
+
+def test_a_target_is_refused_before_the_directory_is_read(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.safetensors"
+    taken.write_text("mine")
+    with pytest.raises(ExecutionError, match="exists"):
+        api.reverse(tmp_path / "absent", taken)
+    with pytest.raises(UsageError, match="not a name"):
+        api.reverse(tmp_path / "absent", tmp_path / "folder", overwrite=True)
+
+
+def test_a_canonical_directory_is_not_written_into(made: Path) -> None:
+    before = sorted(Path("out").iterdir())
+    with pytest.raises(UsageError, match="would lie in the directory"):
+        api.reverse("out", "out/back.safetensors", rules="toy.yaml", allow_lossy=True)
+    Path("link").symlink_to("out")
+    with pytest.raises(UsageError, match="would lie in the directory"):
+        api.reverse("out", "link/model.safetensors", rules="toy.yaml", overwrite=True)
+    assert sorted(Path("out").iterdir()) == before
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any]]:

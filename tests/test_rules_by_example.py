@@ -14,7 +14,7 @@ import tiny_rules
 
 from converter import resources
 from converter.plan import Plan
-from converter.rules.lint import lint_variants
+from converter.rules.lint import lint_file
 from converter.spec import TensorSpec
 
 PAGE = Path(__file__).parent.parent / "docs" / "rules-by-example.md"
@@ -82,7 +82,7 @@ def lines_of(plan: Plan, source: dict[str, TensorSpec], *, dtypes: bool) -> Iter
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_the_plan_of_an_example_is_the_one_that_is_shown(example: Example) -> None:
-    assert lint_variants(tiny_rules.parsed(example.rules)) == ()
+    assert lint_file(tiny_rules.parsed(example.rules)).findings == ()
     source = source_of(example.lines)
     dtype = example.options.get("dtype")
     plan = tiny_rules.planned(

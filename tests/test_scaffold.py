@@ -54,7 +54,7 @@ def named(head: str, number: int, rule: str) -> str:
 def assert_fits(text: str, header: Header) -> None:
     """Assert that the rules have no fault, and make each tensor of the header as it is."""
     rule_file = parse.parse(text.encode(), "m.yaml")
-    assert lint.lint_variants(rule_file) == ()
+    assert lint.lint_file(rule_file).findings == ()
     plan = bind(rule_file, header, resolve(rule_file))
     assert (plan.used, plan.out_of_scope, len(plan.dropped)) == (len(header), 0, 0)
     made = {b.sources: [plan.targets[name] for name in b.targets] for b in plan.bindings}
@@ -237,6 +237,10 @@ def remarks(text: str) -> str:
         ({"a.qkv.weight": [48, 16], "a.qkv.bias": [48]}, "the same steps"),
         ({"a.qkv.weight": [32, 16]}, "by its name"),
         ({"position_ids": [1, 9]}, "expect: arange"),
+        ({"m.gate_up_proj.weight": [32, 16]}, "chunk: {dim: 0, chunks: 2}"),
+        ({"q.weight": [64, 96], "q.weight_scale_inv": [2, 6]}, "with weight_scale_inv [2, 6]"),
+        ({"q.weight": [64, 96], "q.weight_scale": [64, 1]}, "as the second source"),
+        ({"n.running_mean": [4], "n.running_var": [4]}, "fold_batch_norm"),
     ],
     ids=str,
 )
@@ -248,7 +252,14 @@ def test_what_belongs_together_is_proposed(shapes: dict[str, list[int]], said: s
 
 @pytest.mark.parametrize(
     "shapes",
-    [{"snake.beta": [8]}, {"c.weight_g": [8, 1]}, {"fc.weight": [64, 16]}, {"a.bias": [48]}],
+    [
+        {"snake.beta": [8]},
+        {"w.weight_scale": [2, 6]},
+        {"m.gate.weight": [8, 16]},
+        {"c.weight_g": [8, 1]},
+        {"fc.weight": [64, 16]},
+        {"a.bias": [48]},
+    ],
     ids=str,
 )
 def test_what_stands_alone_is_not_remarked_upon(shapes: dict[str, list[int]]) -> None:
@@ -295,6 +306,53 @@ def test_of_several_with_the_shape_those_with_the_same_last_word_are_proposed() 
     said = remarks(begun(header_of({"ln.bias": [8], "ln.weight": [8]}), target=target).text)
     assert "of this shape, bias too, the target has only norm.bias" in said
     assert "of this shape, weight too, the target has only norm.weight" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "said"),
+    [
+        ("w.weight", "I8", "dequantize"),
+        ("w.qweight", "I32", "dequantize"),
+        ("w.mask", "BOOL", "no floating numbers: drop it"),
+        ("freqs_cis", "C64", ""),
+    ],
+)
+def test_what_is_no_floating_number_is_not_always_to_be_dropped(
+    name: str, dtype: str, said: str
+) -> None:
+    remark = remarks(begun(header_of({name: [8, 8, 2]}, dtype)).text)
+    assert said in remark
+    assert bool(remark) == bool(said)
+    assert ("drop" in remark) == ("drop" in said)
+
+
+def test_the_integers_beside_a_scale_are_not_asked_about_twice() -> None:
+    scale = header_of({"w.weight_scale": [8, 1]})
+    quantised = {**header_of({"w.weight": [8, 4]}, "I8"), **scale}
+    assert remarks(begun(quantised).text).count("dequantize") == 1
+
+
+def test_experts_may_be_stacked_in_the_target() -> None:
+    source = {f"h.{i}.experts.{e}.up": [16, 8] for i in range(2) for e in range(4)}
+    target = {f"layers.{i}.experts_up": (4, 16, 8) for i in range(2)} | {"lone": (2, 16, 8)}
+    made = begun(header_of(source), target=target)
+    said = "stacked over {0..3} with gather, of this shape the target has layers.{0..1}.experts_up"
+    assert said in remarks(made.text)
+    assert made.text.endswith("#   lone [2, 16, 8]\n")
+
+
+def test_running_statistics_are_like_nothing_but_themselves() -> None:
+    header = header_of({"bn.running_var": [8], "bn.running_mean": [8]})
+    lone = remarks(begun(header, target={"conv.bias": (8,)}).text)
+    assert "conv.bias" not in lone
+    kept = remarks(begun(header, target={"norm.running_var": (8,)}).text)
+    assert "of this shape, running_var too, the target has only norm.running_var" in kept
+
+
+def test_the_parts_of_ranks_are_said_to_need_merging() -> None:
+    header = header_of({f"rank.{r}.w": [4, 8] for r in range(2)})
+    assert "merge_shards" in scaffold.scaffold(header, model="m", origin="m.ranks.json").text
+    assert "merge_shards" not in scaffold.scaffold(header, model="m", origin="m.safetensors").text
 
 
 def test_a_shape_of_several_sources_is_not_said_to_have_only_one_target() -> None:

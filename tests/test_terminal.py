@@ -110,6 +110,32 @@ def test_a_narrow_terminal_loses_no_character() -> None:
     assert counts[0] == counts[1]
 
 
+def test_a_narrow_terminal_breaks_words_first_then_names_behind_their_dots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = (
+        ("model.layers.{0..2}.input_layernorm.weight", "1"),
+        ("a.weight → bb.weight", "2"),
+        ("a_name_without_any_dots_at_all", "3"),
+        ("", "4"),
+    )
+    table = Table(rows, ("name", "size"), right=frozenset({1}))
+    monkeypatch.setenv("COLUMNS", "25")
+    shown = CODES.sub("", terminal.drawn(Sheet((table,))))
+    cells = [line[:19].rstrip() for line in shown.splitlines()[2:]]
+    assert cells == [
+        "model.layers.",
+        "{0..2}.",
+        "input_layernorm.",
+        "weight",
+        "a.weight →",
+        "bb.weight",
+        "a_name_without_any_",
+        "dots_at_all",
+        "",
+    ]
+
+
 def test_an_error_has_its_slots_in_colour_and_in_their_order() -> None:
     finding = Finding("x", "it is wrong", "a.yaml:3", "w", "this", "that", "mend it")
     styled = terminal.styled_finding(finding)
@@ -187,6 +213,20 @@ def test_what_is_drawn_holds_no_code_of_a_stranger() -> None:
     shown = terminal.drawn(sheet)
     assert "\x1b[2J" not in shown
     assert "[bold]x[/bold]" in shown
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_command_does_its_work_where_a_stream_was_closed_before(closed: int, here: Path) -> None:
+    command = "toy.safetensors", "out", "--rules", "toy.yaml"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}>&-', "-", sys.executable, "-m", "converter", *command],
+        cwd=here,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout == "") == (closed == 1)
+    assert (here / "out" / "manifest.json").is_file()
 
 
 def test_a_stream_that_is_closed_is_not_styled(tmp_path: Path) -> None:

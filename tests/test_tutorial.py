@@ -26,9 +26,3 @@ def test_the_tutorial_leaves_the_shipped_rules_in_the_end() -> None:
     assert names.findall(right) == names.findall(ours)
     conventions = re.compile(r"\nconventions:\n(?:  .*\n)+")
     assert conventions.findall(right) == conventions.findall(ours)
-
-
-def test_files_that_it_links_to_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    assert links
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []

@@ -62,9 +62,3 @@ def test_every_variant_of_a_size_is_in_its_table() -> None:
     told = set(re.findall(r"[\w.-]+", TEXT.partition("## Something")[0]))
     variants = api.model("whisper").variants
     assert {*variants["size"], *variants["layout"], "en"} - {"hub"} <= told
-
-
-def test_files_that_it_links_to_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    assert links
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []

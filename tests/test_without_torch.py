@@ -78,8 +78,16 @@ def test_it_needs_no_torch(arguments: tuple[str | Path, ...]) -> None:
 def test_a_real_file_is_inspected_and_planned(checkpoint: Path) -> None:
     assert run_bare("inspect", checkpoint).returncode == 0
     assert run_bare("inspect", "--digests", checkpoint).returncode == 0
+    assert run_bare("explain", "--rules", RULES, "**", checkpoint).returncode == 0
+    assert run_bare("scaffold", checkpoint).stdout
     planned = run_bare("plan", "--rules", RULES, "--json", checkpoint)
     assert json.loads(planned.stdout)["result"]["totals"]["tensors"] == 10
+
+
+def test_a_directory_is_explained_and_its_headers_are_compared(converted: Path) -> None:
+    done = run_bare("explain", "**", converted)
+    assert done.returncode == 0, done.stderr
+    assert run_bare("diff", "--level", "header", converted, converted).returncode == 0
 
 
 @pytest.mark.parametrize("level", ["header", "full"])
@@ -142,6 +150,18 @@ def test_a_conversion_without_numpy_says_what_it_needs(checkpoint: Path, tmp_pat
     assert done.returncode == 6
     assert "needs numpy" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_way_back_needs_numpy_alone(converted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "back.safetensors"
+    command = ("convert", "--reverse", converted, out, "--rules", RULES, "--allow-lossy")
+    done = run_bare(*command)
+    assert done.returncode == 6
+    assert "the way back needs numpy, which is not installed" in done.stderr
+    assert not out.exists()
+    done = run_bare(*command, code=BARE.replace('("torch", "numpy")', '("torch",)'))
+    assert done.returncode == 0, done.stderr
+    assert out.is_file()
 
 
 def test_an_import_without_torch_says_what_it_needs(tmp_path: Path) -> None:

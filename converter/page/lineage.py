@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from converter.fold import fold_names, skeleton
+from converter.fold import few, fold_names, skeleton
 from converter.manifest import Manifest, TensorRecord
 from converter.spec import TensorSpec
+from converter.steps.step import call_text
 
 How = Literal["renamed", "steps", "stand-in", "dropped"]
 _Step: TypeAlias = Mapping[str, object]
@@ -89,7 +90,7 @@ def dropped_of(manifest: Manifest, *, prefix: str = "") -> list[Dropped]:
         alike = (skeleton(drop.name), drop.because, drop.proven or "")
         groups.setdefault(alike, []).append(drop.name.removeprefix(prefix))
     return [
-        Dropped(tuple(_few(fold_names(names))), because, proven, len(names))
+        Dropped(tuple(few(fold_names(names), _MOST_PATTERNS)), because, proven, len(names))
         for (_, because, proven), names in groups.items()
     ]
 
@@ -110,20 +111,13 @@ def common_prefix(manifest: Manifest) -> str:
 def step_text(step: _Step) -> str:
     """Return a step as a rule file has it: ``split {dim: 0, sizes: [512, 512]}``."""
     for name, values in step.items():
-        if not isinstance(values, Mapping) or not values:
-            return name
-        said = ", ".join(f"{key}: {_value(value)}" for key, value in values.items())
-        return f"{name} {{{said}}}"
+        return call_text(name, values if isinstance(values, Mapping) else {})
     return ""
 
 
 def lane_of(name: str) -> str:
     """Return the part of the model that a folded canonical name belongs to: its first word."""
     return name.partition(".")[0].partition(" ")[0]
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _units(manifest: Manifest, prefix: str) -> list[_Unit]:
@@ -154,7 +148,10 @@ def _flow(units: Sequence[_Unit], aliases: Mapping[str, Sequence[str]]) -> Flow:
         steps=tuple(step_text(step) for step in first.tensors[0].steps),
         targets=_folded(names, targets),
         aliases=tuple(
-            _few(fold_names(a for row in names for name in row for a in aliases.get(name, ())))
+            few(
+                fold_names(a for row in names for name in row for a in aliases.get(name, ())),
+                _MOST_PATTERNS,
+            )
         ),
         count=len(units),
         size=sum(tensor.size for unit in units for tensor in unit.tensors),
@@ -166,7 +163,9 @@ def _folded(
     rows: Iterable[Sequence[str]], specs: Sequence[Sequence[TensorSpec]]
 ) -> tuple[str, ...]:
     """Fold the names at each place of the rows, and add the shape that all there have."""
-    folded = [", ".join(_few(fold_names(names))) for names in zip(*rows, strict=True)]
+    folded = [
+        ", ".join(few(fold_names(names), _MOST_PATTERNS)) for names in zip(*rows, strict=True)
+    ]
     places = list(zip(*specs, strict=False))
     if len(places) != len(folded):
         return tuple(folded)
@@ -175,10 +174,3 @@ def _folded(
         f"{name} {list(*shape)}" if len(shape) == 1 else name
         for name, shape in zip(folded, shapes, strict=True)
     )
-
-
-def _few(patterns: Sequence[str]) -> list[str]:
-    left = len(patterns) - _MOST_PATTERNS
-    if left <= 0:
-        return list(patterns)
-    return [*patterns[:_MOST_PATTERNS], f"and {left} more patterns"]

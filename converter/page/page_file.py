@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.digest import sha256
-from converter.errors import MismatchError, UsageError
+from converter.errors import MismatchError
 from converter.finding import Finding
 from converter.page.render import render
 from converter.page.value_counts import ValueCounts
-from converter.publish_file import StagedFile
+from converter.publish_file import StagedFile, require_outside
 from converter.suspicions import suspicions
 from converter.verify import Verification
 from converter.write import write_file
@@ -48,7 +48,7 @@ def write_page(
     directory itself, SourceError when that cannot be read, MismatchError when it has no manifest to
     tell of, and ExecutionError when the target exists or cannot be written.
     """
-    _require_outside(directory, out)
+    require_outside(out, directory)
     with StagedFile(out, overwrite=overwrite) as staged:
         verification = check(directory)
         if verification.manifest is None and verification.bundle is None:
@@ -64,16 +64,6 @@ def write_page(
     return PageFile(
         out, len(data), sha256(data), verification, tuple(warnings), has_values=values is not None
     )
-
-
-def _require_outside(directory: Path, out: Path) -> None:
-    if (out.parent.resolve() / out.name).is_relative_to(directory.resolve()):
-        raise UsageError(
-            "the page would lie in the directory that it is about",
-            expected="a file elsewhere, such as report.html",
-            got=str(out),
-            hint="a canonical directory holds nothing but what its manifest lists",
-        )
 
 
 def _warnings(verification: Verification) -> list[Finding]:

@@ -9,7 +9,7 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -85,17 +85,29 @@ def of_tensors(tensors: Sequence[TensorRecord], prefix: str) -> list[Plot]:
     sizes = [float(t.spec.numel) for t in known]
     return [
         _spread("Standard deviation", "std", stds, is_matrix, f"{prefix}std"),
-        _spread("Mean, in standard deviations", "mean / std", relative, is_matrix, f"{prefix}mean"),
+        _spread(
+            "Mean, in standard deviations",
+            "mean / std",
+            relative,
+            is_matrix,
+            f"{prefix}mean",
+            signed=True,
+        ),
         _spread("Largest magnitude", "max |value|", largest, is_matrix, f"{prefix}max"),
         _spread("Values in a tensor", "values", sizes, is_matrix, f"{prefix}size"),
     ]
 
 
 def _spread(
-    title: str, label: str, values: Sequence[float], is_matrix: Sequence[bool], prefix: str
+    title: str,
+    label: str,
+    values: Sequence[float],
+    is_matrix: Sequence[bool],
+    prefix: str,
+    *,
+    signed: bool = False,
 ) -> Plot:
     """Draw over how many tensors a statistic is spread; signed ones have linear bins."""
-    signed = label == "mean / std"
     import numpy as np
     from matplotlib.ticker import MaxNLocator
 
@@ -200,12 +212,11 @@ def _axes(prefix: str) -> Iterator[tuple[Axes, _Save]]:
 
 @dataclass(frozen=True, slots=True)
 class _Save:
-    savefig: object
+    savefig: Callable[..., None]
     prefix: str
 
     def __call__(self) -> str:
         into = io.StringIO()
-        assert callable(self.savefig)
         self.savefig(into, format="svg", metadata={"Date": None, "Creator": None})
         return _for_the_page(into.getvalue(), self.prefix)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from converter.fold import fold_names, skeleton
+from converter.fold import few, fold_names, skeleton
 from converter.manifest import TensorRecord
 from converter.page.lineage import step_text
 from converter.page.stacks import Stack
@@ -45,12 +45,10 @@ def kind_of_each(stacks: Iterable[Stack], rest: Iterable[TensorRecord]) -> dict[
 
 
 def _group(tensors: list[TensorRecord]) -> TensorGroup:
-    patterns = fold_names(tensor.name for tensor in tensors)
-    more = len(patterns) - _MOST_PATTERNS
-    shown = [*patterns[:_MOST_PATTERNS], *([f"and {more} more patterns"] if more > 0 else [])]
+    patterns = few(fold_names(tensor.name for tensor in tensors), _MOST_PATTERNS)
     first = tensors[0]
     return TensorGroup(
-        ", ".join(shown),
+        ", ".join(patterns),
         first.dtype,
         first.shape,
         sum(tensor.size for tensor in tensors),

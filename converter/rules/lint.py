@@ -37,16 +37,12 @@ def lint(rule_file: RuleFile, settings: Settings) -> tuple[Finding, ...]:
     return _all_findings(rule_file, settings, expand(rule_file, settings))
 
 
-def lint_variants(rule_file: RuleFile) -> tuple[Finding, ...]:
-    """Return what is wrong with a rule file under each combination of its variants, and in all.
-
-    What no expansion shows is looked for too: names that are not used, rules that never count.
-    """
-    return lint_file(rule_file).findings
-
-
 def lint_file(rule_file: RuleFile) -> Linted:
-    """Return all that can be known of a rule file by itself: its faults, and what it loses."""
+    """Return all that can be known of a rule file by itself: its faults, and what it loses.
+
+    It is looked at under each combination of its variants. What no expansion shows is looked for
+    too: names that are not used, rules that never count.
+    """
     found: list[Finding] = []
     losses: dict[Note, None] = {}
     force = Force(rule_file)

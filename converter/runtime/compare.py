@@ -12,12 +12,10 @@ from torch.nn.parameter import is_lazy
 from converter.finding import Finding, closest
 from converter.fold import fold_findings, skeleton
 from converter.manifest import Manifest, TensorRecord
-from converter.torch_dtypes import TORCH_DTYPES
+from converter.torch_dtypes import SAFETENSORS_DTYPES
 
 Stored: TypeAlias = Mapping[str, TensorRecord]
 Held: TypeAlias = Mapping[str, object]
-
-_SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def stored_names(manifest: Manifest) -> dict[str, TensorRecord]:
@@ -141,7 +139,7 @@ def _left_on_meta(unsaved: Mapping[str, Tensor]) -> Iterator[Finding]:
 
 def _dtype(value: object) -> str:
     if isinstance(value, Tensor):
-        return _SAFETENSORS_DTYPES.get(value.dtype, str(value.dtype))
+        return SAFETENSORS_DTYPES.get(value.dtype, str(value.dtype))
     return type(value).__name__
 
 

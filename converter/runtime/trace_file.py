@@ -25,10 +25,9 @@ from converter.header import MAX_HEADER_MARKS
 from converter.positional import read_at, write_at
 from converter.spec import TensorSpec
 from converter.strict_json import count_marks
-from converter.torch_dtypes import TORCH_DTYPES
+from converter.torch_dtypes import SAFETENSORS_DTYPES
 from converter.trace_record import Traced, TraceRecord, to_metadata
 
-_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _COPIED_BYTES = 8 << 20
 TOO_MANY = "give only=[…] (--only), so that fewer modules are recorded"
 
@@ -61,7 +60,7 @@ class TraceFile:
         if stored is None:
             self.left_out.append(name)
             return None
-        spec = TensorSpec(_DTYPES[tensor.dtype], tuple(tensor.shape))
+        spec = TensorSpec(SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape))
         data = stored.numpy().data
         digest = hashlib.sha256(f"{spec}:".encode())
         digest.update(data)
@@ -128,7 +127,11 @@ class TraceFile:
 
 def _stored(tensor: Tensor) -> Tensor | None:
     """Return the bytes of a tensor, uint8 [n] on the CPU; None where safetensors can have none."""
-    if tensor.is_meta or tensor.layout is not torch.strided or tensor.dtype not in _DTYPES:
+    if (
+        tensor.is_meta
+        or tensor.layout is not torch.strided
+        or tensor.dtype not in SAFETENSORS_DTYPES
+    ):
         return None
     plain = tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
     return plain.reshape(-1).view(torch.uint8)

@@ -15,11 +15,10 @@ from converter.errors import ExecutionError, SourceError, UsageError
 from converter.finding import Finding, closest, listed
 from converter.header import LENGTH_BYTES, SafetensorsHeader, find_data_start, parse_header
 from converter.spec import DTYPES, TensorSpec
-from converter.torch_dtypes import TORCH_DTYPES
+from converter.torch_dtypes import SAFETENSORS_DTYPES, TORCH_DTYPES
 
 PREFIX = "input."
 _LONGEST_DOC = 900
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 # What networks and torch raise at inputs that they cannot compute with.
 _REFUSALS = (RuntimeError, IndexError, TypeError, ValueError, KeyError, AttributeError)
 
@@ -31,8 +30,12 @@ def read_inputs(path: Path, prefix: str | None = None) -> dict[str, Tensor]:
     ``input.``, or all of them if no name begins so. Raises SourceError.
     """
     try:
-        if not path.is_file():
+        if not path.exists():
             raise SourceError("there is no such file", code="absent", where=str(path))
+        if not path.is_file():
+            what = "not a regular file"
+            expected = "a safetensors file of the inputs"
+            raise SourceError(what, code="kind", where=str(path), expected=expected)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = find_data_start(file.read(LENGTH_BYTES), size, where=str(path))
@@ -147,7 +150,8 @@ def _told(module: nn.Module) -> tuple[str, str | None]:
     for parameter in inspect.signature(module.forward).parameters.values():
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
         taken.append(f"{parameter.name}{default}")
-    said = " ".join((inspect.getdoc(module.forward) or "").split())
+    # Not inspect.getdoc, which takes that of nn.Module where there is none.
+    said = " ".join((module.forward.__doc__ or "").split())
     return f"{type(module).__name__}({', '.join(taken)})", said[:_LONGEST_DOC] or None
 
 
@@ -166,5 +170,7 @@ def _value(tensor: Tensor, parameter: inspect.Parameter | None) -> object:
 
 def _spec(value: object) -> str:
     if isinstance(value, Tensor):
-        return str(TensorSpec(_NAMES.get(value.dtype, str(value.dtype)), tuple(value.shape)))
+        return str(
+            TensorSpec(SAFETENSORS_DTYPES.get(value.dtype, str(value.dtype)), tuple(value.shape))
+        )
     return repr(value)

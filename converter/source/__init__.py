@@ -22,10 +22,11 @@ _LISTED = 12
 def open_source(path: str | os.PathLike[str]) -> Source:
     """Open the checkpoint at ``path`` and check all that its headers say.
 
-    ``path`` is a ``.safetensors`` file; an ``*.index.json`` with its shards beside it; a directory
-    that holds exactly one of the two; a ``*.ranks.json`` with the files of tensor-parallel ranks
-    beside it (``converter.source.ranked``); or a ``.json`` of names, dtypes and shapes, which has
-    no values. Raises SourceError for anything else, and never guesses which of several is meant.
+    ``path`` is a ``.safetensors`` file; an ``*.index.json`` with its shards beside it; a
+    ``*.ranks.json`` with the files of tensor-parallel ranks beside it
+    (``converter.source.ranked``); a directory that holds exactly one of the three; or a ``.json``
+    of names, dtypes and shapes, which has no values. Raises SourceError for anything else, and
+    never guesses which of several is meant.
 
     Links are followed where ``path`` names them; those that are found, in a directory or as the
     files that an index or ranks list, may not lead out of its folder (``links.require_inside``).
@@ -70,19 +71,25 @@ def _open_directory(directory: Path) -> Source:
         what = f"the directory cannot be listed: {error.strerror}"
         raise SourceError(what, code="unreadable", where=str(directory)) from error
     weights = [name for name in names if name.endswith(".safetensors")]
-    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if len(weights) == 1 and not indices:
+    lists = [name for name in names if name.endswith((INDEX_SUFFIX, RANKS_SUFFIX))]
+    if len(weights) == 1 and not lists:
         return SafetensorsFile(directory / weights[0], within=directory)
-    if len(indices) == 1:
-        source = ShardedCheckpoint(directory / indices[0], within=directory)
+    if len(lists) == 1:
+        path = directory / lists[0]
+        ranked = path.name.endswith(RANKS_SUFFIX)
+        source: ShardedCheckpoint | RankedCheckpoint = (
+            RankedCheckpoint(path, within=directory)
+            if ranked
+            else ShardedCheckpoint(path, within=directory)
+        )
         listed = {file.name for file in source.files}
         if listed.issuperset(weights):
             return source
         source.close()
         strangers = [name for name in weights if name not in listed]
-        raise _ambiguous(directory, indices + strangers)
-    if weights or indices:
-        raise _ambiguous(directory, indices + weights)
+        raise _ambiguous(directory, lists + strangers)
+    if weights or lists:
+        raise _ambiguous(directory, lists + weights, unlisted=not lists)
     pickles = [name for name in names if name.lower().endswith(_PICKLE_SUFFIXES)]
     raise SourceError(
         "there is no checkpoint in the directory",
@@ -99,14 +106,17 @@ def _pickle_hint(path: Path) -> str:
     return f"a pickle is not read here; import it first: convert import {path} {target}"
 
 
-def _ambiguous(directory: Path, found: list[str]) -> SourceError:
+def _ambiguous(directory: Path, found: list[str], *, unlisted: bool = False) -> SourceError:
+    hint = "name the file that is meant"
+    if unlisted:
+        hint += f"; parts of one checkpoint need a *{INDEX_SUFFIX}, its ranks a *{RANKS_SUFFIX}"
     return SourceError(
         "there is more than one checkpoint in the directory",
         code="ambiguous",
         where=str(directory),
         expected=_EXPECTED,
         got=_listing(found),
-        hint="name the file that is meant",
+        hint=hint,
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from converter import manifest as manifests
-from converter.errors import SourceError
 from converter.layout import layouts
 from converter.manifest import Manifest
-from converter.source.regular_file import RegularFile
+from converter.source.regular_file import read_whole
 from converter.strict_json import MAX_BYTES
 
 
@@ -19,19 +18,7 @@ def read_manifest(path: Path) -> Manifest:
     SourceError when it cannot be read or cannot be such a manifest, and MismatchError when it
     contradicts itself.
     """
-    file = RegularFile(path)
-    try:
-        if file.size_bytes > MAX_BYTES:
-            raise SourceError(
-                "too large a manifest",
-                code="json",
-                where=str(path),
-                expected=f"at most {MAX_BYTES:,} bytes",
-                got=f"{file.size_bytes:,} bytes",
-            )
-        text = bytes(file.read(0, file.size_bytes))
-    finally:
-        file.close()
+    text = read_whole(path, most_bytes=MAX_BYTES)
     manifest = manifests.load(text, where=str(path))
     layouts(manifest, path.parent)
     return manifest

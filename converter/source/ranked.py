@@ -59,12 +59,12 @@ class Prefixed(Source):
 class RankedCheckpoint(Source):
     """The files of all ranks that a ``*.ranks.json`` lists, opened as one ``Source``.
 
-    They lie beside it. Raises SourceError when it is no list of ranks, and with every fault of the
-    files.
+    They lie beside it; the list itself may not be a link that leads out of ``within``. Raises
+    SourceError when it is no list of ranks, and with every fault of the files.
     """
 
-    def __init__(self, listing: Path) -> None:
-        files = _read_ranks(listing)
+    def __init__(self, listing: Path, *, within: Path | None = None) -> None:
+        files = _read_ranks(listing, within)
         with ExitStack() as stack:
             self._ranks = _open_ranks(listing, files, stack)
             self._stack = stack.pop_all()
@@ -95,8 +95,8 @@ class RankedCheckpoint(Source):
         self._stack.close()
 
 
-def _read_ranks(listing: Path) -> list[str]:
-    document = read_json(listing)
+def _read_ranks(listing: Path, within: Path | None) -> list[str]:
+    document = read_json(listing, within=within)
     ranks = document["ranks"] if isinstance(document, dict) and [*document] == ["ranks"] else None
     if not isinstance(ranks, list) or not ranks or not all(isinstance(n, str) for n in ranks):
         raise SourceError(

@@ -122,17 +122,23 @@ class RegularFile:
 
 def read_json(path: Path, *, within: Path | None = None) -> object:
     """Return the strict JSON of the file at ``path``; raises SourceError as ``RegularFile``."""
+    data = read_whole(path, most_bytes=MAX_HEADER_BYTES, within=within)
+    return strict_json.parse(data, where=str(path))
+
+
+def read_whole(path: Path, *, most_bytes: int, within: Path | None = None) -> bytes:
+    """Return a JSON file, unparsed; raises SourceError for a larger one, and as ``RegularFile``."""
     file = RegularFile(path, within=within)
     try:
-        if file.size_bytes > MAX_HEADER_BYTES:
+        if file.size_bytes > most_bytes:
             raise SourceError(
                 "too large a JSON file",
                 code="json",
                 where=str(path),
-                expected=f"at most {MAX_HEADER_BYTES:,} bytes",
+                expected=f"at most {most_bytes:,} bytes",
                 got=f"{file.size_bytes:,} bytes",
             )
-        return strict_json.parse(bytes(file.read(0, file.size_bytes)), where=str(path))
+        return bytes(file.read(0, file.size_bytes))
     finally:
         file.close()
 

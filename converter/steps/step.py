@@ -127,6 +127,8 @@ def call_text(name: str, parameters: Mapping[str, object]) -> str:
 
     >>> call_text("rearrange", {"pattern": "(a b) -> a b", "sizes": {"a": 2}})
     'rearrange {pattern: (a b) -> a b, sizes: {a: 2}}'
+    >>> call_text("merge_shards", {"replicated": True})
+    'merge_shards {replicated: true}'
     """
     values = ", ".join(f"{key}: {_value_text(value)}" for key, value in parameters.items())
     return f"{name} {{{values}}}" if values else name
@@ -135,4 +137,4 @@ def call_text(name: str, parameters: Mapping[str, object]) -> str:
 def _value_text(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {item}' for key, item in value.items())}}}"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

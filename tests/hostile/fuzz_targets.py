@@ -34,7 +34,7 @@ from converter.manifest import FileRecord
 from converter.rules import expression, indices, parse, strict_yaml, template
 from converter.rules.expand import Expansion, expand
 from converter.rules.expression import Value
-from converter.rules.lint import lint_variants
+from converter.rules.lint import lint_file
 from converter.rules.settings import resolve
 from converter.runtime import load_tensors
 from converter.source import open_source
@@ -279,7 +279,7 @@ def rules_target(_: Path) -> Target:
         rule_file = taken(lambda: parse.parse(text, "fuzz.yaml"))
         if rule_file is None:
             return False
-        require_shown(lint_variants(rule_file))
+        require_shown(lint_file(rule_file).findings)
         settings = taken(lambda: resolve(rule_file))
         if settings is None:
             return False

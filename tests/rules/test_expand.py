@@ -4,7 +4,7 @@ from tiny_rules import expanded, fault, faults, parsed, resolved, units
 from converter.errors import PlanError
 from converter.rules import expand, indices
 from converter.rules.indices import MAX_VALUES
-from converter.rules.lint import lint_variants
+from converter.rules.lint import lint_file
 from converter.rules.settings import resolve
 
 
@@ -483,9 +483,9 @@ def test_work_that_makes_no_names_has_an_end_too(
 def test_variants_share_the_work_that_lint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     variants = "variants: {size: {a: {dims: {n: 1}}, b: {dims: {n: 2}}, c: {dims: {n: 3}}}}"
     body = 'dims: {n: 1}\nindex: {i: 10}\nrules: [{from: "{i}", to: {"{i}": [n]}}]\n' + variants
-    assert lint_variants(parsed(body)) == ()
+    assert lint_file(parsed(body)).findings == ()
     monkeypatch.setattr(indices, "MAX_WORK", 250)
-    (finding,) = lint_variants(parsed(body))
+    (finding,) = lint_file(parsed(body)).findings
     assert finding.what == "the rules are repeated too often"
 
 

@@ -134,43 +134,6 @@ def test_ranks_are_gathered_in_ascending_order() -> None:
     assert (finding.code, finding.tensor) == ("unexpected", "rank.3.w")
 
 
-@pytest.mark.parametrize(
-    ("step", "what"),
-    [
-        ("merge_shards: {}", "rules.0.steps.0.merge_shards does not fit the schema"),
-        (
-            "merge_shards: {dim: 0, replicated: true}",
-            "rules.0.steps.0.merge_shards does not fit the schema",
-        ),
-        ("split_qkv", "rules.0.steps.0 does not fit the schema"),
-        (
-            "split_qkv: {layout: by_head, heads: 1, head_dim: 1}",
-            "rules.0.steps.0.split_qkv.layout does not fit the schema",
-        ),
-        (
-            "permute_rope: {to: interleaved, heads: 1, head_dim: 2}",
-            "rules.0.steps.0.permute_rope lacks the field 'from'",
-        ),
-        (
-            "rearrange: {pattern: a -> a, sizes: [1]}",
-            "rules.0.steps.0.rearrange.sizes does not fit the schema",
-        ),
-        ("rearrange: {pattern: a}", "rules.0.steps.0.rearrange.pattern does not fit the schema"),
-        ("scale: {by: hidden}", "rules.0.steps.0.scale.by does not fit the schema"),
-    ],
-)
-def test_a_step_that_is_written_otherwise_is_refused_by_the_schema(step: str, what: str) -> None:
-    finding = fault(f"""
-        rules:
-          - from: a
-            steps:
-              - {step}
-            to: {{b: [1]}}
-        """)
-    assert finding.what == what
-    assert finding.where == "tiny.yaml:4"
-
-
 @pytest.mark.parametrize("step", ["add", "deduplicate", "transpose"])
 def test_a_step_whose_fields_may_all_be_left_out_stands_alone(step: str) -> None:
     plan = planned(

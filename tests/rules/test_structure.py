@@ -57,6 +57,26 @@ def test_an_unknown_step_is_refused_with_those_that_there_are(step: str) -> None
         ("cast", "rules.0.steps.0 does not fit the schema"),
         ("split: ", "rules.0.steps.0.split does not fit the schema"),
         ("{squeeze: {dim: 0}, unsqueeze: {dim: 0}}", "rules.0.steps.0 does not fit the schema"),
+        ("merge_shards: {}", "rules.0.steps.0.merge_shards does not fit the schema"),
+        (
+            "merge_shards: {dim: 0, replicated: true}",
+            "rules.0.steps.0.merge_shards does not fit the schema",
+        ),
+        ("split_qkv", "rules.0.steps.0 does not fit the schema"),
+        (
+            "split_qkv: {layout: by_head, heads: 1, head_dim: 1}",
+            "rules.0.steps.0.split_qkv.layout does not fit the schema",
+        ),
+        (
+            "permute_rope: {to: interleaved, heads: 1, head_dim: 2}",
+            "rules.0.steps.0.permute_rope lacks the field 'from'",
+        ),
+        (
+            "rearrange: {pattern: a -> a, sizes: [1]}",
+            "rules.0.steps.0.rearrange.sizes does not fit the schema",
+        ),
+        ("rearrange: {pattern: a}", "rules.0.steps.0.rearrange.pattern does not fit the schema"),
+        ("scale: {by: hidden}", "rules.0.steps.0.scale.by does not fit the schema"),
     ],
 )
 def test_a_step_with_other_parameters_is_refused(step: str, what: str) -> None:

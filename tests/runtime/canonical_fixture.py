@@ -12,11 +12,9 @@ from torch import Tensor
 from converter import canonical, manifest
 from converter.manifest import FileRecord, Manifest, ModelRecord, TensorRecord
 from converter.spec import TensorSpec
-from converter.torch_dtypes import TORCH_DTYPES
+from converter.torch_dtypes import SAFETENSORS_DTYPES, TORCH_DTYPES
 
 TOY = ModelRecord("toy", "A toy", "nowhere", (), {"width": 4}, {"norm": "none", "scale": 2}, {})
-
-_DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def write_canonical(
@@ -105,7 +103,7 @@ def _sha256(data: bytes) -> str:
 
 def _write_file(file: Path, tensors: Mapping[str, Tensor]) -> tuple[str, list[TensorRecord]]:
     placements = canonical.arrange(
-        (name, TensorSpec(_DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)))
+        (name, TensorSpec(SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape)))
         for name, tensor in tensors.items()
     )
     header = canonical.encode_header(placements)

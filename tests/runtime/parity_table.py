@@ -41,8 +41,8 @@ from test_wav2vec_bert_stats import HIDDEN, HIDDEN_STATE, STATISTICS
 from torch import nn
 
 from converter import api
-from converter.report import columns
 from converter.runtime import load_model
+from converter.sheet import columns
 
 Compare = Callable[[Any, Tensors], list[Difference]]
 

@@ -337,6 +337,24 @@ def test_inputs_that_do_not_fit_are_told_what_does(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_words_of_torch_are_not_taken_for_those_of_the_network(tmp_path: Path) -> None:
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    class Spoken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            """Return ``x`` [B],
+            unchanged.
+            """
+            return x
+
+    for network, hint in ((Silent(), None), (Spoken(), "Return ``x`` [B], unchanged.")):
+        with pytest.raises(UsageError) as raised:
+            trace(network, {}, tmp_path / "t.safetensors")
+        assert raised.value.findings[0].hint == hint
+
+
 def test_a_number_is_one_where_the_network_asks_for_it(network: Network, tmp_path: Path) -> None:
     once = trace(network, {"x": X, "twice": torch.tensor(False)}, tmp_path / "t.safetensors")
     assert "block#2" not in {call.name for call in once.record.calls}
@@ -356,6 +374,8 @@ def test_inputs_are_named_with_or_without_a_prefix(tmp_path: Path) -> None:
     save_file({"x": X.to(torch.bfloat16)}, path)
     assert torch.equal(read_inputs(path)["x"], X.to(torch.bfloat16))
     with pytest.raises(SourceError, match="no such file"):
+        read_inputs(tmp_path / "absent")
+    with pytest.raises(SourceError, match="not a regular file"):
         read_inputs(tmp_path)
 
 

@@ -50,7 +50,10 @@ def test_two_files_without_an_index_are_not_chosen_between(tmp_path: Path) -> No
     finding = refusal(tmp_path)
     assert finding.code == "ambiguous"
     assert finding.got == "a.safetensors, b.safetensors"
-    assert finding.hint == "name the file that is meant"
+    assert finding.hint == (
+        "name the file that is meant; parts of one checkpoint need a *.safetensors.index.json, "
+        "its ranks a *.ranks.json"
+    )
 
 
 def test_a_file_that_the_index_does_not_list_makes_it_ambiguous(tmp_path: Path) -> None:

@@ -48,6 +48,24 @@ def test_the_tensors_of_each_rank_are_named_by_its_place_in_the_list(ranks: Path
         assert source.sha256(source.files[0]) != source.sha256(source.files[1])
 
 
+def test_the_folder_of_the_list_and_its_files_is_the_same_checkpoint(ranks: Path) -> None:
+    with open_source(ranks.parent) as source, open_source(ranks) as listed:
+        assert source.header == listed.header
+    save(ranks.parent / "other.safetensors", 30)
+    with pytest.raises(SourceError, match="more than one checkpoint"):
+        open_source(ranks.parent)
+
+
+def test_a_list_of_ranks_that_is_found_in_a_folder_may_not_lead_out_of_it(
+    ranks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / ranks.name
+    ranks.rename(elsewhere)
+    ranks.symlink_to(elsewhere)
+    with pytest.raises(SourceError, match="leads out"):
+        open_source(ranks.parent)
+
+
 def test_a_tensor_ends_where_that_of_its_rank_does(ranks: Path) -> None:
     with open_source(ranks) as source, pytest.raises(ValueError, match="ends before"):
         source.read_into("rank.0.w", bytearray(8), 20)
