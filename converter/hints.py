@@ -82,7 +82,8 @@ def neighbour_hints(
     hints: dict[str, str] = {}
     for shape, names in absent.items():
         near = shape if shape in stray else _near(shape, absent, stray)
-        if near is not None:
+        # What is nearer to another missing name is no hint for this one.
+        if near is not None and (near == shape or _near(near, stray, absent) == shape):
             hint = f"the source has {_pattern(stray[near])}, which no rule names"
             hints.update(dict.fromkeys(names, hint))
     for shape, names in stray.items():

@@ -75,6 +75,16 @@ def test_a_word_spelled_otherwise_is_told_the_nearest() -> None:
     }
 
 
+def test_what_is_nearer_to_another_missing_name_is_no_hint() -> None:
+    missing = ["layer.3.attention.key.weight", "layer.5.output.dense.weight"]
+    hints = neighbour_hints(missing, missing, ["layer.5.output.dense.weights"])
+    assert hints == {
+        "layer.5.output.dense.weight": "the source has 'layer.5.output.dense.weights', "
+        "which no rule names",
+        "layer.5.output.dense.weights": "the rules name 'layer.5.output.dense.weight'",
+    }
+
+
 def test_names_that_are_alike_in_nothing_get_no_hint() -> None:
     assert neighbour_hints(["norm.weight"], ["norm.weight"], ["x"]) == {}
 
