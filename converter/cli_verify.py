@@ -45,9 +45,10 @@ def verify(directories: tuple[Path, ...], quiet: bool, **options: Any) -> Report
     Each is held against its own manifest; a pin holds the manifest against a digest that you keep
     elsewhere (exit 8), and --source holds all against the checkpoint that it was converted from.
     """
-    from converter import api, report_verify
+    from converter import report_verify
+    from converter.api_verify import verify_all
 
     bars = functools.partial(progress_bar, quiet=quiet)
     with checked():
-        verdict = api.verify_all(directories, progress=bars, **options)
+        verdict = verify_all(directories, progress=bars, **options)
     return report_verify.of_verdict(verdict)

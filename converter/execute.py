@@ -70,8 +70,9 @@ def _begin_worker() -> None:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of workers; on an error, what has not begun is dropped."""
-    pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
+    """A pool of workers for ``jobs`` cores; on an error, what has not begun is dropped."""
+    # Half as many again: some always wait for others to write to the same file.
+    pool = ThreadPoolExecutor(jobs + jobs // 2, initializer=_begin_worker)
     try:
         yield pool
     finally:

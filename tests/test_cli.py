@@ -119,7 +119,7 @@ def test_the_version_is_told() -> None:
         ((*TOY, "--jobs", "0"), 2, "Invalid value"),
         (("toy.safetensors", "--rules", "toy.yaml"), 2, "Missing argument 'OUT'"),
         (("verify", "--level", "half", "out"), 2, "'half' is not one of"),
-        (("models", "brt"), 2, "unknown model 'brt'"),
+        (("models", "brt"), 2, "unknown model or bundle 'brt'"),
         (("toy.safetensors", "out", "--rules", "absent.yaml"), 3, "the rule file cannot be read"),
         (("lint", "broken.yaml"), 3, "broken.yaml:"),
         (("absent.safetensors", *TOY[1:]), 4, "absent.safetensors: there is no such file"),
