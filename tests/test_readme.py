@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from doc_pages import blocks, clone, follow_text
+
 from converter import api, errors
+from converter.rules.lint import lint
+from converter.rules.parse import parse
+from converter.rules.settings import resolve
 from converter.runtime.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,3 +48,21 @@ def test_files_that_it_links_to_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_its_commands_print_what_it_says(tmp_path: Path) -> None:
+    clone(tmp_path)
+    text = README.replace("$ .venv/bin/python ", "$ python ")
+    assert follow_text("README.md", text, tmp_path) == 3
+
+
+def test_its_rule_file_is_right_by_itself() -> None:
+    (lines,) = (lines for info, _, lines in blocks(README) if info == "yaml")
+    rule_file = parse("\n".join(lines).encode(), "README.md")
+    assert lint(rule_file, resolve(rule_file)) == ()
+
+
+def test_what_its_python_imports_is_there() -> None:
+    (lines,) = (lines for info, _, lines in blocks(README) if info == "python")
+    compile("\n".join(lines), "README.md", "exec")
+    exec(lines[0], {})
