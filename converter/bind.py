@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from converter.bind_variants import fitting_hint, naming_hint
 from converter.errors import PlanError, StepError
-from converter.finding import Finding
+from converter.finding import Finding, counted
 from converter.fold import fold_findings, fold_names
 from converter.hints import neighbour_hints, option_hint
 from converter.plan import Binding, Dropped, Plan, shards_of
@@ -362,18 +362,15 @@ class _Binder:
         scope, source_prefix = self.settings.scope.prefix, self.settings.source_prefix
         hint = self.fitting_hint() or naming_hint(self.rule_file, self.header, self.settings)
         hint = hint or option_hint(expected, self.header, scope=scope, source_prefix=source_prefix)
+        there = counted(len(names), "tensor")
         return Finding(
             "missing",
             f"none of the {len(expected)} tensors that the rules name is in the source",
             self.rule_file.name,
             expected=f"names such as {expected[0]}",
-            got=f"{_counted(len(names))}, such as {names[0]}" if names else "an empty source",
+            got=f"{there}, such as {names[0]}" if names else "an empty source",
             hint=hint or "look at the names with convert inspect; choose the model and --variant",
         )
-
-
-def _counted(tensors: int) -> str:
-    return "1 tensor" if tensors == 1 else f"{tensors} tensors"
 
 
 def _can_be(expect: str, spec: TensorSpec) -> bool:

@@ -29,7 +29,6 @@ from converter.cli_options import (
     JOBS,
     LAYOUT,
     QUIET,
-    REVERSE,
     RULES,
     chosen_bundle,
     chosen_rules,
@@ -120,7 +119,16 @@ def main() -> None:
 @JOBS
 @EXECUTOR
 @click.option("--overwrite", is_flag=True, help="Replace the canonical directory OUT, at once.")
-@REVERSE
+@click.option(
+    "--reverse",
+    is_flag=True,
+    help="Write the original tensors of the canonical directory SOURCE to OUT.safetensors.",
+)
+@click.option(
+    "--allow-lossy",
+    is_flag=True,
+    help="With --reverse: also where some do not come back as they were.",
+)
 @QUIET
 @reports
 def convert(

@@ -109,18 +109,6 @@ EXECUTOR = _options(
         help="The cluster, as HOST:PORT, auto or local; else RAY_ADDRESS says it, or else local.",
     ),
 )
-REVERSE = _options(
-    click.option(
-        "--reverse",
-        is_flag=True,
-        help="Write the original tensors of the canonical directory SOURCE to OUT.safetensors.",
-    ),
-    click.option(
-        "--allow-lossy",
-        is_flag=True,
-        help="With --reverse: also where some do not come back as they were.",
-    ),
-)
 QUIET = click.option(
     "--quiet", is_flag=True, help="Plain text, without a progress bar, colour or tables."
 )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,20 +55,10 @@ def values_of(
 
     # The largest first, so that no worker is left with one at the end.
     names = sorted(header, key=lambda name: -header[name].nbytes)
-    with checked(), ThreadPoolExecutor(jobs) as pool, _cancelling(pool):
+    with checked(), ThreadPoolExecutor(jobs) as pool:
         read_values = dict(zip(names, pool.map(read, names), strict=True))
     source.check_unchanged()
     return {name: read_values[name] for name in header}
-
-
-@contextmanager
-def _cancelling(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """After an error, begin nothing more."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
 
 
 def _read(tensor: Stored, statistics: bool, advance: Callable[[int], None]) -> TensorValues:

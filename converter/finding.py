@@ -111,3 +111,8 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
         if ratio > likeness or (ratio == likeness and candidate > (best or "")):
             best, likeness = candidate, ratio
     return best
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things as text: ``1 tensor``, ``2 tensors``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from converter.finding import Finding
+from converter.finding import Finding, counted
 from converter.fold import few, fold_names, skeleton
 from converter.manifest import Totals
 from converter.sheet import Part, Sheet, Slots, Table
@@ -156,11 +156,6 @@ def _by_text(pairs: Iterable[tuple[str, str]]) -> list[str]:
         f"{counted(len(having), 'tensor')}: {text} ({', '.join(few(fold_names(having), _SHOWN))})"
         for text, having in names.items()
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things as text: ``1 tensor``, ``2 tensors``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def totals_of(specs: Collection[TensorSpec]) -> Totals:

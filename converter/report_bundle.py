@@ -7,8 +7,9 @@ from dataclasses import asdict
 from converter.bundle import BundleConversion, BundlePlan
 from converter.bundle_record import dump
 from converter.digest import sha256
+from converter.finding import counted
 from converter.manifest import Totals
-from converter.report import Report, amount, counted, of_plan, size_text
+from converter.report import Report, amount, of_plan, size_text
 from converter.sheet import columns
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from converter.errors import MismatchError
-from converter.finding import Finding, first_few, listed
-from converter.report import Report, counted, spec_json
+from converter.finding import Finding, counted, first_few, listed
+from converter.report import Report, spec_json
 from converter.sheet import Sheet, Slots, Table
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.errors import MismatchError
+from converter.finding import counted
 from converter.manifest import Totals
-from converter.report import Report, amount, counted, size_text
+from converter.report import Report, amount, size_text
 from converter.sheet import Sheet, Slots
 from converter.verify import Verification
 

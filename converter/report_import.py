@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 
-from converter.finding import Finding, printable
+from converter.finding import Finding, counted, printable
 from converter.manifest import FileRecord, Totals
 from converter.pickle_bundle import ImportedBundle
 from converter.pickle_import import Imported
-from converter.report import Report, amount, counted, size_text, totals_of
+from converter.report import Report, amount, size_text, totals_of
 from converter.sheet import columns
 
 _LAYOUTS = {"archive": "an archive", "stream": "of the layout before torch 1.6"}

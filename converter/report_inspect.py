@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from converter.describe import Description
 from converter.describe_facts import Fact, Group
 from converter.describe_tree import Branch, prefixes_of, tree_of
+from converter.finding import counted
 from converter.fold import few, fold_names, skeleton
 from converter.manifest import Manifest
-from converter.report import Report, amount, counted, size_text, spec_json, totals_of
+from converter.report import Report, amount, size_text, spec_json, totals_of
 from converter.sheet import Part, Sheet, Slots, Table
 from converter.spec import Header, TensorSpec
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from converter.finding import printable
-from converter.report import Report, counted
+from converter.finding import counted, printable
+from converter.report import Report
 from converter.rules.lint import Linted
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from converter.describe_model import Membership, Model, expression, model_of
+from converter.finding import counted
 from converter.manifest import Scalar
-from converter.report import Report, counted
+from converter.report import Report
 from converter.rules.bundle_file import BundleFile, BundleSource, Member
 from converter.rules.expression import Expression
 from converter.rules.rule_file import RuleFile, Scope, Variant

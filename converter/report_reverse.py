@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converter.finding import Finding
+from converter.finding import Finding, counted
 from converter.fold import fold_findings
-from converter.report import Report, amount, counted, size_text
+from converter.report import Report, amount, size_text
 
 if TYPE_CHECKING:
     from converter.reverse import Loss, Reversed

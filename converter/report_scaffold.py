@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from converter.finding import printable
-from converter.report import Report, counted
+from converter.finding import counted, printable
+from converter.report import Report
 from converter.scaffold import Scaffold
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converter.report import Report, counted
+from converter.finding import counted
+from converter.report import Report
 from converter.sheet import Sheet, Slots
 from converter.signing import Signed
 

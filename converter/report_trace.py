@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from converter.finding import Finding, listed
-from converter.report import Report, counted, size_text
+from converter.finding import Finding, counted, listed
+from converter.report import Report, size_text
 from converter.sheet import Sheet, Slots
 from converter.trace_record import Traced
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from converter.bundle_record import BUNDLE_NAME
 from converter.canonical import MANIFEST_NAME
-from converter.finding import printable
-from converter.report import Report, amount, counted, size_text
+from converter.finding import counted, printable
+from converter.report import Report, amount, size_text
 from converter.verify import Verification
 from converter.verify_many import Verdict
 

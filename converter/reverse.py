@@ -129,11 +129,9 @@ def carry_out(
 ) -> Reversed:
     """Write the file ``out``, complete or not at all, from the canonical ``directory``.
 
-    Raises as ``check_target``, and ExecutionError for losses that are not allowed and when ``out``
-    cannot be written.
+    Raises ExecutionError for losses that are not allowed and when ``out`` cannot be written.
     """
     begun = time.monotonic()
-    check_target(out, directory, overwrite=overwrite)
     if reversal.losses and not allow_lossy:
         raise ExecutionError.of(fold_findings(map(_refusal, reversal.losses)))
     with StagedFile(out, overwrite=overwrite) as staged, open_source(directory) as source:

@@ -18,7 +18,10 @@ def disprove(expect: str, array: Array) -> str | None:
         wanted = np.tril(np.ones(array.shape, np.int64))
     exact = array.dtype.kind in "biu"
     values = array if exact else to_float64(array)
-    differs = np.flatnonzero(values != wanted)
+    wrong = values != wanted
+    if not exact:
+        wrong |= np.signbit(values)  # -0.0 is no 0: what is proven is made again bit for bit
+    differs = np.flatnonzero(wrong)
     if not len(differs):
         return None
     first = int(differs[0])

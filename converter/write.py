@@ -99,6 +99,7 @@ class WeightsFile:
     def sha256(self) -> str:
         """Return the digest of the whole file, read back close behind those who write it.
 
+        What is read is brought to disk on the way, so that less is left to wait for at the end.
         Raises CancelledError when ``abandon`` is called meanwhile.
         """
         whole = hashlib.sha256()

@@ -255,6 +255,11 @@ def test_a_triangle_is_proven_in_any_dtype(tmp_path: Path, dtype: torch.dtype) -
             torch.ones(2, 2),
             "1 of 4 values differ, the first at position 1: 1.0, not 0.0",
         ),
+        (
+            "arange",
+            torch.tensor([-0.0]),
+            "1 of 1 values differ, the first at position 0: -0.0, not 0.0",
+        ),
         ("{equals: w}", torch.tensor([-0.0]), "another byte at 3 of 4"),
     ],
 )

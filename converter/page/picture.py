@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from converter.finding import counted
 from converter.page.heatmaps import shortened
 from converter.page.lineage import Flow, How, lane_of
-from converter.report import counted
 
 _LINE = 17
 _GAP = 11

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from converter import __version__
 from converter.bundle_record import BundleRecord
 from converter.errors import MismatchError
-from converter.finding import Finding, printable
+from converter.finding import Finding, counted, printable
 from converter.manifest import Totals
 from converter.page.facts import Member, member_of, relative
 from converter.page.heatmaps import LEVELS, number, palette, shortened
 from converter.page.lineage import step_text
 from converter.page.value_counts import ValueCounts
-from converter.report import counted, size_text
+from converter.report import size_text
 from converter.verify import Verification
 
 if TYPE_CHECKING:
