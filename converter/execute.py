@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from converter.errors import ExecutionError, ValueRefusedError
 from converter.finding import Finding
@@ -25,6 +26,8 @@ from converter.values import disprove
 # Units of work that take more memory than this together wait for each other.
 _MEMORY_BYTES = 256 << 20
 
+AtWork: TypeAlias = Callable[[], AbstractContextManager[None]]
+
 _EXPECTED = {
     "arange": "0, 1, 2 and so on, in row-major order",
     "lower_triangular": "ones on and below the diagonal of the last two dims, zeros above",
@@ -38,28 +41,47 @@ def execute(
     *,
     jobs: int,
     progress: Progress,
+    at_work: AtWork = nullcontext,
 ) -> dict[str, Written]:
     """Make every canonical tensor and pass its bytes to ``write``; return what was written.
 
     What the rule file says of dropped tensors is proven, too.
     ``write(name, begin, data)`` is called for a target from one thread, in order, and from several
-    threads for different ones; ``progress`` is told the bytes written, as they are, and those of
-    all targets. Raises ValueRefusedError with all findings when values are refused, and whatever
-    ``source`` and ``write`` raise.
+    threads for different ones, each in a block of ``at_work``; ``progress`` is told the bytes
+    written, as they are, and those of all targets. Raises ValueRefusedError with all findings when
+    values are refused, and whatever ``source`` and ``write`` raise.
     """
-    worker = _Worker(plan, source, write, progress)
+    worker = _Worker(plan, source, write, progress, at_work)
     written: dict[str, Written] = {}
     findings: list[Finding] = []
     with _pool(jobs) as pool:
         proofs = [pool.submit(worker.prove, dropped) for dropped in plan.dropped if dropped.expect]
-        made = [pool.submit(worker.make, binding) for binding in plan.bindings]
+        made = {
+            binding.targets: pool.submit(worker.make, binding)
+            for binding in _in_turns(plan, files=jobs)
+        }
         for future in proofs:
             _gather(future, findings)
-        for targets in made:
-            written.update(_gather(targets, findings) or {})
+        for binding in plan.bindings:
+            written.update(_gather(made[binding.targets], findings) or {})
     if findings:
         raise ValueRefusedError.of(fold_findings(findings))
     return written
+
+
+def _in_turns(plan: Plan, *, files: int) -> Sequence[Binding]:
+    """Return the bindings in the order of their bytes, for so many files side by side."""
+    if len(plan.shards) < 2:
+        return plan.bindings
+    places = {
+        placement.name: (number // files, placement.begin, number)
+        for number, shard in enumerate(plan.shards)
+        for placement in shard.placements
+    }
+    return sorted(
+        plan.bindings,
+        key=lambda binding: min(places[name] for name in binding.targets if name in places),
+    )
 
 
 def _begin_worker() -> None:
@@ -116,19 +138,22 @@ class _Worker:
     source: Source
     write: Write
     progress: Progress
+    at_work: AtWork
     memory: _Memory = field(default_factory=_Memory)
 
     def make(self, binding: Binding) -> dict[str, Written]:
         """Make, check and write the targets of one binding."""
         with self.at(binding.line, ", ".join(binding.sources)):
             targets = self.targets(binding)
-            if (runs := byte_runs(binding)) is not None:
-                for target, parts in zip(targets, runs, strict=True):
-                    move(self.source, binding.sources, parts, target)
-            else:
-                with self.memory.taking(memory_bytes(binding)):
+            runs = byte_runs(binding)
+            taking = self.memory.taking(memory_bytes(binding)) if runs is None else nullcontext()
+            with taking, self.at_work():
+                if runs is None:
                     compute(binding, self.source, targets, self.promise(binding))
-            written = {target.name: target.finish() for target in targets}
+                else:
+                    for target, parts in zip(targets, runs, strict=True):
+                        move(self.source, binding.sources, parts, target)
+                written = {target.name: target.finish() for target in targets}
             self.refuse_nonfinite(targets)
         return written
 

@@ -20,7 +20,7 @@ from converter.steps.constant import Constant
 from converter.steps.dtypes import numpy_dtype
 from converter.steps.runs import chain_runs
 from converter.steps.step import Array, Run, Runs, Tensors
-from converter.target import TRANSFER_BYTES, Target
+from converter.target import CHUNK_BYTES, Target
 from converter.values import bytes_of
 
 # ``check(outputs, rows)``: raise unless these are the inferred outputs; ``rows`` is how many rows
@@ -63,11 +63,11 @@ def move(source: Source, names: Sequence[str], runs: Runs, target: Target) -> No
     for run in runs:
         position = run.begin
         while position < run.end:
-            size = min(TRANSFER_BYTES - filled, run.end - position)
+            size = min(CHUNK_BYTES - filled, run.end - position)
             source.read_into(names[run.number], buffer[filled : filled + size], position)
             filled += size
             position += size
-            if filled == TRANSFER_BYTES:
+            if filled == CHUNK_BYTES:
                 target.add(buffer)
                 filled = 0
     target.add(buffer[:filled])
@@ -77,7 +77,7 @@ class _Buffer(threading.local):
     """What a thread moves bytes through."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(TRANSFER_BYTES))
+        self.view = memoryview(bytearray(CHUNK_BYTES))
 
 
 _buffer = _Buffer()

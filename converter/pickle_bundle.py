@@ -31,7 +31,8 @@ from converter.rules.bundle_file import BundleFile, Original
 from converter.source import open_source
 from converter.source.regular_file import RegularFile
 from converter.source.sharded import INDEX_SUFFIX
-from converter.write import FILE_MODE, io_errors
+from converter.write import io_errors
+from converter.write_disk import FILE_MODE
 
 Files: TypeAlias = tuple[RegularFile, ...]
 

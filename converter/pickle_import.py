@@ -32,6 +32,7 @@ from converter.progress import Progress
 from converter.publish_file import StagedFile
 from converter.source.regular_file import RegularFile
 from converter.write import WeightsFile, io_errors
+from converter.write_blocks import BlockMemory
 
 Layout: TypeAlias = Literal["archive", "stream"]
 # Told at once, before the work that it is about.
@@ -200,7 +201,7 @@ def _write_tensors(opened: Opened, path: Path, progress: Progress) -> FileRecord
     begins = {placement.name: placement.begin for placement in placements}
     unchecked = _checked(opened)
     total = work_bytes(opened)
-    with WeightsFile(path, placements, METADATA) as target:
+    with BlockMemory() as memory, WeightsFile(path, placements, memory, METADATA) as target:
         for piece in pieces:
             if (member := unchecked.pop(piece.storage, None)) is not None:
                 for done in check_crc32(opened.values, member):

@@ -6,7 +6,6 @@ One file is a unit of work of its own: whoever makes it, wherever, makes the sam
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from converter.progress import Progress
 from converter.source import Source
 from converter.target import Written
 from converter.write import WeightsFile
+from converter.write_blocks import BlockMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +47,18 @@ def write_shards(
     when a file cannot be written.
     """
     with ExitStack() as stack:
+        memory = stack.enter_context(BlockMemory(max(1, min(jobs, len(plan.shards)))))
         files = {
             shard.file: stack.enter_context(
-                WeightsFile(directory / shard.file, shard.placements, metadata)
+                WeightsFile(directory / shard.file, shard.placements, memory, metadata)
             )
             for shard in plan.shards
         }
-        beside = stack.enter_context(ThreadPoolExecutor(max(1, min(jobs, len(files)))))
-        try:
-            digests = [beside.submit(file.sha256) for file in files.values()]
-            written = _execute(plan, source, files, jobs, progress)
-            records = tuple(
-                FileRecord(name, file.size_bytes, digest.result(), file.header_sha256)
-                for (name, file), digest in zip(files.items(), digests, strict=True)
-            )
-        except BaseException:
-            for file in files.values():
-                file.abandon()
-            raise
+        written = _execute(plan, source, files, memory, jobs=jobs, progress=progress)
+        records = tuple(
+            FileRecord(name, file.size_bytes, file.sha256(), file.header_sha256)
+            for name, file in files.items()
+        )
     return Shards(written, records, {name: file.data_start for name, file in files.items()})
 
 
@@ -72,6 +66,8 @@ def _execute(
     plan: Plan,
     source: Source,
     files: Mapping[str, WeightsFile],
+    memory: BlockMemory,
+    *,
     jobs: int,
     progress: Progress,
 ) -> dict[str, Written]:
@@ -89,7 +85,7 @@ def _execute(
             file, start = places[name]
             file.write(start + begin, data)
 
-    written = execute(plan, source, write, jobs=jobs, progress=progress)
+    written = execute(plan, source, write, jobs=jobs, progress=progress, at_work=memory.work)
     return {name: made for name, made in written.items() if name in places}
 
 

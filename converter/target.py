@@ -15,12 +15,9 @@ from converter.spec import TensorSpec
 # ``write(name, begin, data)``: the bytes of a tensor from its byte ``begin`` on.
 Write: TypeAlias = Callable[[str, int, memoryview], None]
 
-# What is digested and counted while it is in the cache: a divisor of PIECE_BYTES, and whole blocks
-# of statistics whatever the dtype.
+# What is read, digested, counted and written while it is in the cache: a divisor of PIECE_BYTES,
+# and whole blocks of statistics whatever the dtype.
 CHUNK_BYTES = 1 << 20
-# What is read or written at a time. Measured: with less, the system finds smaller pages for a file
-# that is written, and takes several times as long.
-TRANSFER_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +70,8 @@ class Target:
             self._pass_on(memoryview(self._rest))
             self._rest = bytearray()
         whole = len(data) - len(data) % CHUNK_BYTES
-        for begin in range(0, whole, TRANSFER_BYTES):
-            self._pass_on(data[begin : min(begin + TRANSFER_BYTES, whole)])
+        for begin in range(0, whole, CHUNK_BYTES):
+            self._pass_on(data[begin : begin + CHUNK_BYTES])
         self._rest += data[whole:]
 
     def finish(self) -> Written:
@@ -88,14 +85,8 @@ class Target:
         pieces = tuple(self._pieces) if self.spec.nbytes > PIECE_BYTES else ()
         return Written(self._digest.hexdigest(), pieces, self._statistics.result(), self.flushed)
 
-    def _pass_on(self, data: memoryview) -> None:
+    def _pass_on(self, chunk: memoryview) -> None:
         begin = self._position
-        for start in range(0, len(data), CHUNK_BYTES):
-            self._take_in(data[start : start + CHUNK_BYTES])
-        self._write(self.name, begin, data)
-        self._advance(len(data))
-
-    def _take_in(self, chunk: memoryview) -> None:
         self._position += len(chunk)
         self._digest.update(chunk)
         if self.spec.nbytes > PIECE_BYTES:
@@ -104,3 +95,5 @@ class Target:
                 self._pieces.append(self._piece.hexdigest())
                 self._piece = hashlib.sha256()
         self._statistics.add(chunk)
+        self._write(self.name, begin, chunk)
+        self._advance(len(chunk))

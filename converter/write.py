@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,20 +16,9 @@ from typing import Self
 from converter import digest
 from converter.canonical import METADATA, Placement, encode_header
 from converter.errors import ExecutionError
-from converter.positional import ReadBuffer, open_flags, write_at
-
-FILE_MODE = 0o644
-
-# What is left to digest when the last byte is written; and no lock is taken for less.
-_FOLLOWED_BYTES = 8 << 20
-
-# Brought to disk meanwhile, so that the disk works while there is more to be made.
-_FLUSHED_BYTES = 256 << 20
-
-# O_RDWR: what was written is digested through the same opening.
-_FLAGS = open_flags(
-    "O_RDWR", "O_CREAT", "O_EXCL", "O_NOFOLLOW", "O_CLOEXEC", "O_NOINHERIT", "O_BINARY"
-)
+from converter.positional import ReadBuffer, write_at
+from converter.write_blocks import BlockMemory
+from converter.write_disk import DiskFile, create
 
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -42,20 +31,21 @@ _HINTS = {
     errno.EACCES: "write where you have the permission to",
     errno.EPERM: "write where you have the permission to",
 }
-_CANNOT_RESERVE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class WeightsFile:
     """One weights file, created at its full size; the header is written first.
 
-    The bytes of tensors may come from any thread in any order, each byte once. Raises
-    ExecutionError when the file cannot be created or written.
+    The bytes of tensors may come from any thread in any order, each byte once. They go through
+    ``memory``, and reach the disk when the file is closed, at the latest. Raises ExecutionError
+    when the file cannot be created or written.
     """
 
     def __init__(
         self,
         path: Path,
         placements: Sequence[Placement],
+        memory: BlockMemory,
         metadata: Mapping[str, str] = METADATA,
     ) -> None:
         header = encode_header(placements, metadata)
@@ -63,84 +53,164 @@ class WeightsFile:
         self.header_sha256 = digest.sha256(header)
         self.data_start = len(header)
         self.size_bytes = len(header) + max((tensor.end for tensor in placements), default=0)
-        self._missing_bytes = self.size_bytes - self.data_start
-        self._complete_bytes = self.data_start  # from the start of the file, without a gap
-        self._ahead: dict[int, int] = {}  # begin and end of what was written beyond a gap
-        self._abandoned = False
-        self._changed = threading.Condition()
-        self._writing = threading.Lock()
+        starts = range(0, self.size_bytes, memory.block_bytes)
+        self._missing = [min(memory.block_bytes, self.size_bytes - start) for start in starts]
+        self._blocks: dict[int, memoryview] = {}  # by number, those in memory
+        # Those whose bytes go to the disk at once: the header's, and what came too early.
+        self._on_disk = {start // memory.block_bytes for start in starts if start < len(header)}
+        self._head: int | None = None  # where the digest is, when it is at work
+        self._storing = 0
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._memory = memory
+        self._changed = memory.changed
         with io_errors(path):
-            self._fd = _create(path)
+            self._disk = DiskFile(path, self.size_bytes)
             try:
-                _reserve(self._fd, self.size_bytes)
-                write_at(self._fd, header, 0)
+                self._take(0, header)
             except BaseException:
-                os.close(self._fd)
+                self._disk.close()
                 raise
+        self._sha256 = memory.digest(self)
 
     def write(self, begin: int, data: ReadBuffer) -> None:
-        """Write ``data`` at ``begin``, in bytes from the start of the file's data."""
+        """Take ``data``, which begins at ``begin``, in bytes from the start of the file's data."""
         size = memoryview(data).nbytes
         begin += self.data_start
         if begin < self.data_start or begin + size > self.size_bytes:
             raise ValueError(f"bytes {begin} to {begin + size} lie outside of {self.path.name}")
-        if not size:
-            return
-        # Systems let one write to a file at a time; who waits for it there keeps a core busy.
-        with self._writing, io_errors(self.path):
-            write_at(self._fd, data, begin)
+        if size:
+            self._take(begin, memoryview(data).cast("B"))
+
+    def _take(self, position: int, data: ReadBuffer) -> None:
+        rest = memoryview(data)
+        while rest:
+            number, start = divmod(position, self._memory.block_bytes)
+            part = rest[: self._memory.block_bytes - start]
+            self._add(number, start, part)
+            position += len(part)
+            rest = rest[len(part) :]
+
+    def _add(self, number: int, start: int, data: memoryview) -> None:
+        memory = self._memory_of(number)
+        if memory is None:
+            with io_errors(self.path):
+                self._disk.write(self._begin(number) + start, data)
+        else:
+            memory[start : start + len(data)] = data
         with self._changed:
-            self._missing_bytes -= size
-            self._ahead[begin] = begin + size
-            while self._complete_bytes in self._ahead:
-                self._complete_bytes = self._ahead.pop(self._complete_bytes)
-            self._changed.notify_all()
+            self._missing[number] -= len(data)
+            if number == self._head and not self._missing[number]:
+                self._changed.notify_all()
+
+    def _memory_of(self, number: int) -> memoryview | None:
+        """Return a block's memory, once there is room for it; None when it goes to the disk."""
+
+        def has_room() -> bool:
+            near = self._head is not None and number < self._head + self._memory.window
+            return near or self._is_known(number) or self._failure is not None
+
+        with self._changed:
+            there_is = self._is_known(number) or self._memory.await_room(has_room)
+            if self._failure is not None:
+                raise self._failure
+            if not self._is_known(number):
+                if there_is:
+                    self._blocks[number] = self._memory.take()
+                else:
+                    self._on_disk.add(number)
+            return self._blocks.get(number)
+
+    def _is_known(self, number: int) -> bool:
+        return number in self._blocks or number in self._on_disk
 
     def sha256(self) -> str:
-        """Return the digest of the whole file, read back close behind those who write it.
-
-        What is read is brought to disk on the way, so that less is left to wait for at the end.
-        Raises CancelledError when ``abandon`` is called meanwhile.
-        """
-        whole = hashlib.sha256()
-        position = flushed = 0
-        while position < self.size_bytes:
-            end = self._wait_for_more(position)
-            with io_errors(self.path):
-                digest.update_from(whole, self._fd, position, end)
-                if end - flushed >= _FLUSHED_BYTES:
-                    _flush(self._fd)
-                    flushed = end
-            position = end
-        return whole.hexdigest()
-
-    def abandon(self) -> None:
-        """Let nobody wait for bytes that will not come."""
-        with self._changed:
-            self._abandoned = True
-            self._changed.notify_all()
-
-    def _wait_for_more(self, position: int) -> int:
-        """Return up to where the file is complete, once that is a good piece beyond a position."""
-        enough = min(position + _FOLLOWED_BYTES, self.size_bytes)
-        with self._changed:
-            self._changed.wait_for(lambda: self._abandoned or self._complete_bytes >= enough)
-            if self._abandoned:
-                raise CancelledError
-            return self._complete_bytes
-
-    def close(self) -> None:
-        """Bring the file to disk and close it.
+        """Return the digest of the whole file.
 
         Raises RuntimeError if the bytes written are not as many as the tensors have.
         """
+        if missing := sum(self._missing):
+            raise RuntimeError(f"{self.path}: {missing} bytes were not written")
+        return self._sha256.result()
+
+    def digested(self) -> str:
+        """Digest the file, each block when it is complete and in its turn, and store it then.
+
+        Raises CancelledError when the file is closed before it is complete.
+        """
+        whole = hashlib.sha256()
+        for number in range(len(self._missing)):
+            memory = self._complete(number)
+            begin, end = self._begin(number), self._begin(number + 1)
+            if memory is None:
+                with io_errors(self.path):
+                    digest.update_from(whole, self._disk.fd, begin, end)
+            else:
+                data = memory[: end - begin]
+                whole.update(data)
+                self._memory.store(partial(self._store, begin, data), memory)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._storing)
+            if self._failure is not None:
+                raise self._failure
+        self._disk.end_whole()
+        return whole.hexdigest()
+
+    def _complete(self, number: int) -> memoryview | None:
+        """Return a block's memory when it has all its bytes; None when they are on the disk."""
+        with self._changed:
+            self._head = number
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._ended or self._failure or not self._missing[number]
+            )
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                raise CancelledError
+            memory = self._blocks.pop(number, None)
+            self._storing += memory is not None
+            return memory
+
+    def is_moving(self) -> bool:
+        """Return whether the digest is at work, not waiting for bytes."""
+        return self._head is not None and not self._missing[self._head]
+
+    def _store(self, begin: int, data: memoryview) -> None:
+        failure: BaseException | None = None
         try:
-            if self._missing_bytes:
-                raise RuntimeError(f"{self.path}: {self._missing_bytes} bytes were not written")
             with io_errors(self.path):
-                os.fsync(self._fd)
+                self._disk.write_whole(begin, data)
+        except BaseException as error:
+            failure = error
+        with self._changed:
+            self._failure = self._failure or failure
+            self._storing -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Bring the file to disk and close it; raises RuntimeError as ``sha256``."""
+        try:
+            self.sha256()
+            with io_errors(self.path):
+                self._disk.flush()
         finally:
-            os.close(self._fd)
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        if not self._sha256.cancel():
+            wait([self._sha256])
+        with self._changed:
+            self._changed.wait_for(lambda: not self._storing)
+            for memory in self._blocks.values():
+                self._memory.give_back(memory)
+        self._disk.close()
+
+    def _begin(self, number: int) -> int:
+        return min(number * self._memory.block_bytes, self.size_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -154,13 +224,13 @@ class WeightsFile:
         if error is None:
             self.close()
         else:
-            os.close(self._fd)
+            self._end()
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Create a file that holds ``data``, on disk; raises ExecutionError."""
     with io_errors(path):
-        fd = _create(path)
+        fd = create(path)
         try:
             write_at(fd, data, 0)
             os.fsync(fd)
@@ -180,25 +250,3 @@ def io_errors(path: Path) -> Iterator[None]:
             where=str(error.filename or path),
             hint=_HINTS.get(error.errno or 0),
         ) from error
-
-
-_flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-
-
-def _create(path: Path) -> int:
-    fd = os.open(path, _FLAGS, FILE_MODE)
-    os.chmod(path, FILE_MODE)  # whatever the umask
-    return fd
-
-
-def _reserve(fd: int, size: int) -> None:
-    """Claim the disk space now, so that a full disk is found before the work is done."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(fd, 0, size)
-        except OSError as error:
-            if error.errno not in _CANNOT_RESERVE:
-                raise
-        else:
-            return
-    os.ftruncate(fd, size)

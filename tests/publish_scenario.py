@@ -16,6 +16,7 @@ from converter.canonical import MANIFEST_NAME, SUMS_NAME, WEIGHTS_NAME, arrange,
 from converter.publish import Staging
 from converter.spec import TensorSpec
 from converter.write import WeightsFile, write_file
+from converter.write_blocks import BlockMemory
 
 OLD, NEW = b"o", b"n"
 PLACEMENTS = arrange([("a", TensorSpec("U8", (3, 4096)))])
@@ -28,7 +29,8 @@ CALLS = (
 def convert(out: Path, mark: bytes, *, overwrite: bool = False) -> None:
     """Publish a canonical directory whose bytes are all ``mark``."""
     with Staging(out, size_bytes=1 << 16, overwrite=overwrite) as staging:
-        with WeightsFile(staging.path / WEIGHTS_NAME, PLACEMENTS) as file:
+        memory = BlockMemory(window=2, block_bytes=4096)
+        with memory, WeightsFile(staging.path / WEIGHTS_NAME, PLACEMENTS, memory) as file:
             for begin in (8192, 0, 4096):
                 file.write(begin, mark * 4096)
         write_file(staging.path / MANIFEST_NAME, mark)

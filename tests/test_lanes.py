@@ -95,7 +95,7 @@ def test_every_lane_gives_what_the_steps_give(
     planned: tuple[Plan, Path], chunk: int, slab: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, source = planned
-    monkeypatch.setattr(lanes, "TRANSFER_BYTES", chunk)
+    monkeypatch.setattr(lanes, "CHUNK_BYTES", chunk)
     monkeypatch.setattr(lanes, "_buffer", lanes._Buffer())
     monkeypatch.setattr(lanes, "SLAB_BYTES", slab)
     found = made(plan, source, jobs=2)

@@ -2,7 +2,9 @@ import errno
 import hashlib
 import os
 import random
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from converter.canonical import Placement, arrange, encode_header
 from converter.errors import ExecutionError
 from converter.spec import TensorSpec
 from converter.write import WeightsFile, io_errors, write_file
+from converter.write_blocks import BlockMemory
 
 VALUES: dict[str, NDArray[Any]] = {
     "wide": np.arange(4096, dtype=np.float32).reshape(64, 64),
@@ -32,9 +35,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
+@contextmanager
+def open_file(
+    path: Path, placements: Sequence[Placement] = PLACEMENTS, *, window: int = 2
+) -> Iterator[WeightsFile]:
+    """A file of blocks of a page each, few of which are held in memory."""
+    with (
+        BlockMemory(window=window, block_bytes=4096) as memory,
+        WeightsFile(path, placements, memory) as file,
+    ):
+        yield file
+
+
 def write_all(file: WeightsFile) -> None:
     for tensor in PLACEMENTS:
         file.write(tensor.begin, VALUES[tensor.name].tobytes())
+
+
+def write_all_to(path: Path) -> str:
+    with open_file(path) as file:
+        write_all(file)
+        return file.sha256()
 
 
 def expected() -> bytes:
@@ -43,7 +64,7 @@ def expected() -> bytes:
 
 
 def test_a_file_has_its_full_size_and_its_header_before_any_tensor(path: Path) -> None:
-    with WeightsFile(path, PLACEMENTS) as file:
+    with open_file(path) as file:
         header = encode_header(PLACEMENTS)
         assert path.stat().st_size == file.size_bytes == len(expected())
         assert path.read_bytes()[: len(header)] == header
@@ -60,7 +81,7 @@ def test_the_bytes_are_the_same_in_any_order_from_any_thread(path: Path, seed: i
         for begin in range(0, len(data), 1000):
             pieces.append((tensor.begin + begin, memoryview(data)[begin : begin + 1000]))
     random.Random(seed).shuffle(pieces)
-    with WeightsFile(path, PLACEMENTS) as file, ThreadPoolExecutor(4) as pool:
+    with open_file(path, window=3) as file, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda piece: file.write(*piece), pieces))
         assert file.sha256() == hashlib.sha256(expected()).hexdigest()
     assert path.read_bytes() == expected()
@@ -71,24 +92,30 @@ def test_the_bytes_are_the_same_in_any_order_from_any_thread(path: Path, seed: i
 
 
 def test_a_file_without_tensors_is_a_header(path: Path) -> None:
-    with WeightsFile(path, ()):
+    with open_file(path, ()):
         pass
     assert safetensors.numpy.load_file(path) == {}
 
 
 def test_bytes_that_were_never_written_are_a_defect(path: Path) -> None:
-    file = WeightsFile(path, PLACEMENTS)
-    for tensor in PLACEMENTS:
-        if tensor.name != "odd":
-            file.write(tensor.begin, VALUES[tensor.name].tobytes())
-    with pytest.raises(RuntimeError, match="7 bytes were not written"):
-        file.close()
+    def write_some(read: bool) -> None:
+        with open_file(path) as file:
+            for tensor in PLACEMENTS:
+                if tensor.name != "odd":
+                    file.write(tensor.begin, VALUES[tensor.name].tobytes())
+            if read:
+                file.sha256()
+
+    for read in (False, True):
+        with pytest.raises(RuntimeError, match="7 bytes were not written"):
+            write_some(read)
+        path.unlink()
 
 
 @pytest.mark.parametrize(("begin", "size"), [(-1, 1), (0, 16400), (16399, 1), (1 << 40, 1)])
 def test_bytes_outside_of_the_data_are_a_defect(path: Path, begin: int, size: int) -> None:
     assert PLACEMENTS[-1].end == 16399
-    with WeightsFile(path, PLACEMENTS) as file:
+    with open_file(path) as file:
         with pytest.raises(ValueError, match="lie outside"):
             file.write(begin, bytes(size))
         write_all(file)
@@ -98,7 +125,7 @@ def test_bytes_outside_of_the_data_are_a_defect(path: Path, begin: int, size: in
 def test_a_file_that_exists_is_never_written_into(path: Path) -> None:
     path.write_bytes(b"precious")
     with pytest.raises(ExecutionError, match="File exists"):
-        WeightsFile(path, PLACEMENTS)
+        write_all_to(path)
     with pytest.raises(ExecutionError, match="File exists"):
         write_file(path, b"other")
     assert path.read_bytes() == b"precious"
@@ -123,7 +150,7 @@ def test_space_that_cannot_be_reserved_is_only_counted(
         monkeypatch.delattr(os, "posix_fallocate", raising=False)  # as on macOS and Windows
     else:
         monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with WeightsFile(path, PLACEMENTS) as file:
+    with open_file(path) as file:
         assert path.stat().st_size == len(expected())
         write_all(file)
     assert path.read_bytes() == expected()
@@ -136,8 +163,8 @@ def test_a_full_disk_is_found_before_any_tensor_is_made(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
-    with pytest.raises(ExecutionError) as caught:
-        WeightsFile(path, PLACEMENTS)
+    with pytest.raises(ExecutionError) as caught, open_file(path):
+        pass
     assert str(caught.value) == (
         f"{path}: cannot be written: No space left on device\n"
         "  hint:     free some space, or write to another disk"
@@ -173,10 +200,8 @@ def test_a_failed_sync_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    file = WeightsFile(path, PLACEMENTS)
-    write_all(file)
     with pytest.raises(ExecutionError, match="Input/output error"):
-        file.close()
+        write_all_to(path)
     with pytest.raises(ExecutionError, match="Input/output error"):
         write_file(path.with_name("manifest.json"), b"{}")
 
@@ -188,6 +213,6 @@ def test_a_tensor_larger_than_one_write_arrives_whole(
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:1000], at))
     placements = (Placement("a", TensorSpec("U8", (5000,)), 0, 5000),)
     data = os.urandom(5000)
-    with WeightsFile(path, placements) as file:
+    with open_file(path, placements) as file:
         file.write(0, data)
     assert digest.sha256(path.read_bytes()) == digest.sha256(encode_header(placements) + data)
