@@ -39,14 +39,14 @@ from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
 from converter.progress import Progress
 from converter.publish import Staging
-from converter.record import source_records
+from converter.record import SourceDigests, source_records
 from converter.rules.bundle_file import BundleFile
 from converter.source import Source, open_source
 from converter.source.header_snapshot import HeaderSnapshot
 from converter.write import write_file
 
 if TYPE_CHECKING:
-    from converter.conversion import Executor, Filled, Maker, SourceDigests
+    from converter.conversion import Executor, Filled, Maker
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,11 @@ from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
 from converter.progress import Progress
 from converter.publish import Staging
-from converter.record import describe, source_records
+from converter.record import SourceDigests, describe, source_records
 from converter.shards import Shards, write_shards
 from converter.source import Source
 from converter.suspicions import suspicions, underflow
 from converter.write import write_file
-
-SourceDigests = Callable[[Source], tuple[FileRecord, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +69,29 @@ def carry_out(
     jobs: int,
     overwrite: bool = False,
     progress: Progress,
-    executor: Executor = in_this_process,
+    executor: Executor | None = None,
+    digests: SourceDigests | None = None,
 ) -> Conversion:
     """Write the canonical directory ``out``, complete or not at all.
 
-    ``progress`` is told the bytes of canonical data as they are written, and of all. Raises
+    ``progress`` is told the bytes of canonical data as they are written, and of all; ``digests``
+    is as for ``fill``. Raises
     ValueRefusedError for values that are refused, SourceError when the source changes or ends
     early, ExecutionError when ``out`` cannot be written or exists without ``overwrite``.
     """
     begun = time.monotonic()
     with Staging(out, size_bytes=plan.total_bytes, overwrite=overwrite) as staging:
-        with executor() as maker:
+        with (executor or in_this_process)() as maker:
             maker.begin(plan, source, staging.path, jobs)
-            made = fill(plan, source, staging.path, jobs=jobs, progress=progress, maker=maker)
+            made = fill(
+                plan,
+                source,
+                staging.path,
+                jobs=jobs,
+                progress=progress,
+                maker=maker,
+                digests=digests,
+            )
         staging.publish()
     seconds = time.monotonic() - begun
     return Conversion(out, plan, made.manifest, made.manifest_sha256, made.warnings, seconds)
@@ -110,7 +118,7 @@ def fill(
 ) -> Filled:
     """Write everything that belongs in a canonical directory into one that exists and is empty.
 
-    ``digests`` gives the records of the source's files, where they are known already. Raises as
+    ``digests`` gives the records of the source's files, where somebody else makes them. Raises as
     ``carry_out``.
     """
     with ThreadPoolExecutor(1) as beside:

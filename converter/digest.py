@@ -6,9 +6,13 @@ Digests are lowercase hexadecimal, as ``sha256sum`` and the Hugging Face Hub wri
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from typing import TypeAlias
 
 from converter.positional import ReadBuffer, read_at
+
+GivenUp: TypeAlias = Callable[[], bool]
 
 # Measured: blocks of 1 to 4 MiB stay in cache between the read and the digest.
 BLOCK_BYTES = 1 << 20
@@ -19,14 +23,29 @@ def sha256(data: ReadBuffer) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_range(fd: int, begin: int, end: int, *, block_bytes: int = BLOCK_BYTES) -> str:
+def never() -> bool:
+    """Return False."""
+    return False
+
+
+def sha256_range(
+    fd: int,
+    begin: int,
+    end: int,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    given_up: GivenUp = never,
+) -> str:
     """Return the digest of the bytes ``[begin, end)`` of an open file.
 
     Leaves the position of ``fd`` alone where the platform can. Raises EOFError when the file ends
-    before ``end``, and OSError.
+    before ``end``, OSError, and CancelledError at the block after ``given_up`` returns True.
     """
     digest = hashlib.sha256()
-    update_from(digest, fd, begin, end, block_bytes=block_bytes)
+    for block in blocks(fd, begin, end, block_bytes=block_bytes):
+        if given_up():
+            raise CancelledError
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
 
 from converter import __version__
+from converter.digest import GivenUp, never
 from converter.errors import ConverterError, ExecutionError, SourceError, ValueRefusedError
 from converter.finding import Finding
 from converter.manifest import FileRecord
@@ -173,9 +174,9 @@ class SharedFiles(Source):
         """Fill ``buffer`` with the bytes of a tensor from its byte ``begin`` on."""
         self._holders[name].read_into(name, buffer, begin)
 
-    def sha256(self, file: SourceFile) -> str:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
         """Return the digest of one of the files."""
-        return self._opened[self.files.index(file)].sha256(file)
+        return self._opened[self.files.index(file)].sha256(file, given_up)
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file was written to since it was opened."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from converter import __version__
 from converter import manifest as manifests
 from converter.cores import available_cores
+from converter.digest import GivenUp, never
 from converter.manifest import (
     DropRecord,
     FileRecord,
@@ -28,15 +32,35 @@ from converter.steps.step import step_parameters
 if TYPE_CHECKING:
     from converter.target import Written
 
+SourceDigests: TypeAlias = Callable[[Source], tuple[FileRecord, ...]]
 
-def source_records(source: Source) -> tuple[FileRecord, ...]:
-    """Return the name, size and digest of every file of a source; reads all, on all cores."""
+
+def source_records(source: Source, given_up: GivenUp = never) -> tuple[FileRecord, ...]:
+    """Return the name, size and digest of every file of a source; reads all, on all cores.
+
+    Raises CancelledError soon after ``given_up`` returns True.
+    """
     with ThreadPoolExecutor(available_cores()) as pool:
-        digests = pool.map(source.sha256, source.files)
+        digests = pool.map(functools.partial(source.sha256, given_up=given_up), source.files)
         return tuple(
             FileRecord(file.name, file.size_bytes, digest)
             for file, digest in zip(source.files, digests, strict=True)
         )
+
+
+@contextmanager
+def records_begun(source: Source) -> Iterator[SourceDigests]:
+    """Make the records of a source's files beside what is done in the block; yield who waits.
+
+    What nobody waited for when the block ends is given up.
+    """
+    end = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        records = beside.submit(source_records, source, end.is_set)
+        try:
+            yield lambda _: records.result()
+        finally:
+            end.set()
 
 
 def describe(

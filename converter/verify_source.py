@@ -7,7 +7,7 @@ tensor are made, digested and dropped. It needs numpy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from converter.finding import Finding
 from converter.manifest import FileRecord, Manifest
 from converter.plan import Plan
 from converter.progress import Progress
+from converter.record import SourceDigests
 from converter.rules import parse
 from converter.rules.rule_file import RuleFile
 from converter.rules.settings import Settings, resolve
@@ -28,8 +29,6 @@ from converter.source import Source, open_source
 from converter.steps.dtypes import FLOATS
 from converter.verify import Verification
 from converter.verify_compare import compare
-
-SourceRecords = Callable[[Source], tuple[FileRecord, ...]]
 
 
 def derive_again(
@@ -81,7 +80,7 @@ def derive(
     *,
     jobs: int,
     progress: Progress,
-    digests: SourceRecords | None = None,
+    digests: SourceDigests | None = None,
 ) -> Manifest:
     """Carry out ``plan``, write nothing, and return its manifest.
 

@@ -103,7 +103,7 @@ class BlockMemory:
 
     def take(self) -> memoryview:
         """Return memory for a block, which starts at a page. Under the lock."""
-        return self._free.pop() if self._free else memoryview(mmap.mmap(-1, self.block_bytes))
+        return self._free.pop() if self._free else _pages(self.block_bytes)
 
     def give_back(self, memory: memoryview) -> None:
         """Take back the memory of a block. Under the lock."""
@@ -136,3 +136,10 @@ class BlockMemory:
     ) -> None:
         self._digesters.shutdown()
         self._writers.shutdown()
+
+
+def _pages(size: int) -> memoryview:
+    """Return memory that starts at a page."""
+    if hasattr(mmap, "MAP_PRIVATE"):  # what is shared, as by default, costs more to fill
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    return memoryview(mmap.mmap(-1, size))

@@ -1,6 +1,8 @@
+import functools
 import hashlib
 import os
 import tracemalloc
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,17 @@ def test_a_range_beyond_the_end_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     with path.open("rb") as file, pytest.raises(EOFError):
         digest.sha256_range(file.fileno(), 0, 4)
+
+
+def test_a_digest_that_nobody_wants_any_more_ends_at_the_next_block(tmp_path: Path) -> None:
+    path = tmp_path / "blocks"
+    path.write_bytes(bytes(100))
+    asked = iter([False, False, True])
+    with path.open("rb") as file, pytest.raises(CancelledError):
+        digest.sha256_range(
+            file.fileno(), 0, 100, block_bytes=10, given_up=functools.partial(next, asked)
+        )
+    assert not list(asked)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from toy import HEAD, convert, one, refusal, toy_tensors, write_rules, write_sou
 
 from converter import api, execute, target
 from converter.errors import ConverterError, ExecutionError
-from converter.plan import Plan
+from converter.plan import Plan, shards_of
 from converter.runtime import load_tensors
 from converter.source import Source, open_source
 from converter.steps.step import Tensors
@@ -63,6 +63,19 @@ def test_every_target_is_written_once_with_the_digest_of_its_bytes(
     for name, written in outcome.written.items():
         assert written.sha256 == hashlib.sha256(outcome.data[name]).hexdigest()
         assert written.pieces == ()
+
+
+def test_as_many_files_are_filled_side_by_side_as_are_digested(tmp_path: Path) -> None:
+    tensors, rules = many(7)
+    plan, source = planned(tmp_path, tensors, rules)
+    plan = replace(plan, shards=shards_of(plan.bindings, 24))  # two tensors of 12 bytes in each
+    with source:
+        assert list(Outcome(plan, source, jobs=2).written) == list(tensors)
+    for files, expected in [(1, "0123456"), (2, "0213465"), (3, "0241356"), (9, "0246135")]:
+        turns = execute._in_turns(plan, files=files)
+        assert "".join(name[1:] for binding in turns for name in binding.targets) == expected
+    one_file = replace(plan, shards=shards_of(plan.bindings, None))
+    assert execute._in_turns(one_file, files=2) == plan.bindings
 
 
 def test_a_tensor_larger_than_a_piece_has_the_digest_of_each_piece(

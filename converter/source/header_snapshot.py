@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
+from converter.digest import GivenUp, never
 from converter.errors import SourceError
 from converter.header import check_name, parse_spec
 from converter.positional import WriteBuffer
@@ -39,7 +40,7 @@ class HeaderSnapshot(Source):
         """Raise SourceError: there are no values."""
         self.read(name)
 
-    def sha256(self, file: SourceFile) -> NoReturn:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> NoReturn:
         """Raise ValueError: there are no files."""
         raise ValueError(f"{file.name} is not of this checkpoint")
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from converter.digest import GivenUp, never
 from converter.errors import SourceError
 from converter.positional import WriteBuffer
 from converter.source.regular_file import read_json
@@ -43,9 +44,9 @@ class Prefixed(Source):
         """Fill ``buffer`` with the bytes of a tensor from its byte ``begin`` on."""
         self._source.read_into(name.removeprefix(self._prefix), buffer, begin)
 
-    def sha256(self, file: SourceFile) -> str:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
         """Return the digest of one of the files."""
-        return self._source.sha256(replace(file, prefix=""))
+        return self._source.sha256(replace(file, prefix=""), given_up)
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file was written to since it was opened."""
@@ -81,9 +82,9 @@ class RankedCheckpoint(Source):
         """Fill ``buffer`` with the bytes of a tensor from its byte ``begin`` on."""
         self._rank_of[name].read_into(name, buffer, begin)
 
-    def sha256(self, file: SourceFile) -> str:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
         """Return the digest of the file of one of the ranks."""
-        return self._ranks[self.files.index(file)].sha256(file)
+        return self._ranks[self.files.index(file)].sha256(file, given_up)
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a file was written to since it was opened."""

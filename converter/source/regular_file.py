@@ -8,6 +8,7 @@ from pathlib import Path
 
 from converter import digest, strict_json
 from converter.canonical import MAX_HEADER_BYTES
+from converter.digest import GivenUp, never
 from converter.errors import ExecutionError, SourceError
 from converter.positional import WriteBuffer, open_flags, read_at
 from converter.source.links import require_inside
@@ -84,10 +85,14 @@ class RegularFile:
         self.read_into(buffer, position)
         return buffer
 
-    def sha256(self) -> str:
-        """Return the digest of the file; raises SourceError."""
+    def sha256(self, given_up: GivenUp = never) -> str:
+        """Return the digest of the file.
+
+        Raises SourceError, and CancelledError soon after ``given_up`` returns True.
+        """
+        size, block = self.size_bytes, _DIGEST_BYTES
         try:
-            return digest.sha256_range(self._fd, 0, self.size_bytes, block_bytes=_DIGEST_BYTES)
+            return digest.sha256_range(self._fd, 0, size, block_bytes=block, given_up=given_up)
         except (OSError, EOFError) as error:
             raise self._unreadable(error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from converter.digest import GivenUp, never
 from converter.header import LENGTH_BYTES, SafetensorsHeader, find_data_start, parse_header
 from converter.positional import WriteBuffer
 from converter.source.regular_file import RegularFile
@@ -42,11 +43,11 @@ class SafetensorsFile(Source):
             raise ValueError(f"{name} ends before the bytes asked for")
         self._file.read_into(buffer, self._data_start + position)
 
-    def sha256(self, file: SourceFile) -> str:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
         """Return the digest of the file."""
         if file not in self.files:
             raise ValueError(f"{file.name} is not of this checkpoint")
-        return self._file.sha256()
+        return self._file.sha256(given_up)
 
     def check_unchanged(self) -> None:
         """Raise SourceError if the file was written to since it was opened."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from converter.digest import GivenUp, never
 from converter.errors import SourceError
 from converter.finding import Finding
 from converter.header import check_name
@@ -56,9 +57,9 @@ class ShardedCheckpoint(Source):
         """Fill ``buffer`` with the bytes of a tensor from its byte ``begin`` on."""
         self._shard_of[name].read_into(name, buffer, begin)
 
-    def sha256(self, file: SourceFile) -> str:
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
         """Return the digest of one of the shards."""
-        return self._shards[file.name].sha256(file)
+        return self._shards[file.name].sha256(file, given_up)
 
     def check_unchanged(self) -> None:
         """Raise SourceError if a shard was written to since it was opened."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from converter.digest import GivenUp, never
 from converter.positional import WriteBuffer
 from converter.spec import Header
 
@@ -47,8 +48,11 @@ class Source(Protocol):
         """
         ...
 
-    def sha256(self, file: SourceFile) -> str:
-        """Return the digest of one of ``files``, read through the same opening."""
+    def sha256(self, file: SourceFile, given_up: GivenUp = never) -> str:
+        """Return the digest of one of ``files``, read through the same opening.
+
+        Raises SourceError, and CancelledError soon after ``given_up`` returns True.
+        """
         ...
 
     def check_unchanged(self) -> None:
