@@ -39,8 +39,8 @@ OURS = "ours"
 NOTES = (
     "Whole processes, start-up included. Each turn begins with the source in the system's cache "
     "and nothing left to be written back; what a turn wrote is deleted before the next.",
-    "Ours waits until the disk has what it wrote (fsync); the others leave it in the cache, but "
-    "for the forms with sync. The bars are against the forms without.",
+    "Ours writes past the cache, and waits until the disk has it (fsync); the others leave what "
+    "they wrote in the cache, but for the forms with sync. The bars are against the forms without.",
 )
 OTHERS = ("mergekit", "transformers")
 OF_OTHERS = (
