@@ -79,7 +79,7 @@ class _Binder:
         self.settings = settings
         self.expansion = expansion
         self.dtype = dtype
-        self.in_scope = {name for name in header if settings.holds(name)}
+        self.in_scope = settings.held(header)
         self.named = {name for unit in expansion.units for name in unit.sources}
         self.named |= {drop.name for drop in expansion.drops if drop.count is None}
         self.findings: list[Finding] = []

@@ -186,9 +186,11 @@ def _check_cover(
     """
     readers = bundle_file.members_of(name)
     claimed = {tensor for m in readers if m in plans for tensor in plans[m].claimed}
-    unbound = [members[member].settings for member in readers if member not in plans]
+    for member in readers:
+        if member not in plans:
+            claimed |= members[member].settings.held(source.header)
     for tensor, spec in source.header.items():
-        if tensor not in claimed and not any(s.holds(tensor) for s in unbound):
+        if tensor not in claimed:
             yield Finding(
                 "unclaimed",
                 f"a tensor of {bundle_file.sources[name].file} that no member accounts for",

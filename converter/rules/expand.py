@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, product
-from typing import Any
+from typing import Any, NamedTuple
 
 from converter.canonical import TENSOR_NAME
 from converter.errors import RuleError
@@ -26,6 +26,7 @@ from converter.rules.rule_file import (
     Alias,
     Allowed,
     Drop,
+    Range,
     Repeat,
     Rule,
     RuleFile,
@@ -84,8 +85,7 @@ class Expansion:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Assignment:
+class _Assignment(NamedTuple):
     """Values for the indices and sets of one repetition."""
 
     values: Mapping[str, Value]
@@ -196,26 +196,31 @@ class _Expander:
 
     def listed(
         self, repeat: Repeat, index: str | None, values: Mapping[str, Value]
+    ) -> Iterable[Mapping[str, Value]]:
+        """Return the values once, or once for every number of a gathered or scattered index."""
+        return (
+            (values,) if index is None else self.every_number(repeat.ranges[index], index, values)
+        )
+
+    def every_number(
+        self, bounds: Range, index: str, values: Mapping[str, Value]
     ) -> Iterator[Mapping[str, Value]]:
-        """Yield the values once, or once for every number of a gathered or scattered index."""
-        if index is None:
-            yield values
-            return
-        for number in index_range(repeat.ranges[index], values):
+        for number in index_range(bounds, values):
             self.allowance.spend_on_copy(values)
             yield {**values, index: number}
 
     def source_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
-        return tuple(
+        names = [
             self.source_name(template, values, chosen)
             for template in rule.sources
             for values in self.listed(rule.repeat, rule.gather, chosen.values)
-        )
+        ]
+        return tuple(names)
 
     def source_name(
         self, template: Template, values: Mapping[str, Value], chosen: _Assignment
     ) -> str:
-        self.allowance.spend(template.weight, names=1)
+        self.allowance.spend(template.weight, 1)
         name = self.prefix + template.fill(values, chosen.source_texts)
         if len(name) > MAX_NAME_CHARS:
             raise RuleError(
@@ -227,16 +232,17 @@ class _Expander:
         return name
 
     def target_names(self, rule: Rule, chosen: _Assignment) -> tuple[str, ...]:
-        return tuple(
+        names = [
             self.target_name(target.name, values, chosen)
             for target in rule.targets
             for values in self.listed(rule.repeat, rule.scatter, chosen.values)
-        )
+        ]
+        return tuple(names)
 
     def target_name(
         self, template: Template, values: Mapping[str, Value], chosen: _Assignment
     ) -> str:
-        self.allowance.spend(template.weight, names=1)
+        self.allowance.spend(template.weight, 1)
         name = template.fill(values, chosen.target_texts)
         if not TENSOR_NAME.fullmatch(name):
             raise RuleError(

@@ -27,7 +27,7 @@ class Allowance:
         self.names = MAX_VALUES
         self.work = MAX_WORK if work is None else work
 
-    def spend(self, work: int, *, names: int = 0) -> None:
+    def spend(self, work: int, names: int = 0) -> None:
         """Take off a number of operations and of names. Raises EndlessError at the end."""
         self.names -= names
         self.work -= work
@@ -82,4 +82,8 @@ def index_values(
     allowance.spend(bounds.first.weight + bounds.last.weight)
     for number in index_range(bounds, values):
         allowance.spend_on_copy(values)
-        yield from index_values(ranges, left, {**values, first: number}, allowance)
+        chosen = {**values, first: number}
+        if left:
+            yield from index_values(ranges, left, chosen, allowance)
+        else:
+            yield chosen

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise, product
+from typing import TypeAlias
 
 from converter.errors import PlanError, RuleError, UsageError
 from converter.finding import Finding, closest, first_few
@@ -19,6 +20,9 @@ from converter.rules.lint_steps import Note, notes, steps
 from converter.rules.lint_unused import unused
 from converter.rules.rule_file import RuleFile, Scope
 from converter.rules.settings import Settings, choices, resolve
+
+# Names, each with the line of what claims it.
+Claims: TypeAlias = list[tuple[str, int]]
 
 # Of a file with more variants than that together, the rest are left to whoever combines them.
 _MOST_COMBINATIONS = 256
@@ -107,20 +111,22 @@ def expand_checked(rule_file: RuleFile, settings: Settings) -> Expansion:
 def _all_findings(
     rule_file: RuleFile, settings: Settings, expansion: Expansion
 ) -> tuple[Finding, ...]:
+    sources = [(name, unit.rule.line) for unit in expansion.units for name in unit.sources]
     found = (
         *expansion.findings,
-        *_sources_used_twice(rule_file, expansion),
-        *_sources_out_of_scope(rule_file, settings, expansion),
+        *_sources_used_twice(rule_file, expansion, sources),
+        *_sources_out_of_scope(rule_file, settings, expansion, sources),
         *_targets_made_twice(rule_file, expansion),
         *_names_of_nothing(rule_file, expansion),
     )
     return tuple(first_few(fold_findings(found), rule_file.name))
 
 
-def _sources_used_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:
-    claims = [(name, unit.rule.line) for unit in expansion.units for name in unit.sources]
-    claims += [(drop.name, drop.drop.line) for drop in expansion.drops if drop.count is None]
-    yield from _collisions(rule_file, claims, "one source tensor is used twice")
+def _sources_used_twice(
+    rule_file: RuleFile, expansion: Expansion, sources: Claims
+) -> Iterator[Finding]:
+    dropped = [(drop.name, drop.drop.line) for drop in expansion.drops if drop.count is None]
+    yield from _collisions(rule_file, [*sources, *dropped], "one source tensor is used twice")
     rests = sorted((d.name, d.drop.line) for d in expansion.drops if d.count is not None)
     for (first, line), (second, other) in pairwise(rests):
         if second.startswith(first):
@@ -136,19 +142,18 @@ def _sources_used_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[F
 
 
 def _sources_out_of_scope(
-    rule_file: RuleFile, settings: Settings, expansion: Expansion
+    rule_file: RuleFile, settings: Settings, expansion: Expansion, sources: Claims
 ) -> Iterator[Finding]:
-    claims = [(name, unit.rule.line) for unit in expansion.units for name in unit.sources]
-    claims += [(drop.name, drop.drop.line) for drop in expansion.drops]
-    scope, prefix = settings.scope, settings.source_prefix
+    claims = [*sources, *((drop.name, drop.drop.line) for drop in expansion.drops)]
+    in_scope = settings.held(name for name, _ in claims)
     for name, line in claims:
-        if not scope.holds(name.removeprefix(prefix)):
+        if name not in in_scope:
             yield Finding(
                 "out-of-scope",
                 "a source tensor that is out of scope",
                 rule_file.where(line),
                 tensor=name,
-                expected="names in scope: " + _scope_text(scope),
+                expected="names in scope: " + _scope_text(settings.scope),
                 got="a name beyond it",
                 hint="widen the scope, or leave the name to the model that it belongs to",
             )
@@ -166,9 +171,9 @@ def _targets_made_twice(rule_file: RuleFile, expansion: Expansion) -> Iterator[F
     return _collisions(rule_file, claims, "two sources for one target")
 
 
-def _collisions(
-    rule_file: RuleFile, claims: Iterable[tuple[str, int]], what: str
-) -> Iterator[Finding]:
+def _collisions(rule_file: RuleFile, claims: Claims, what: str) -> Iterator[Finding]:
+    if len(dict(claims)) == len(claims):
+        return
     first: dict[str, int] = {}
     for name, line in claims:
         if name in first:
@@ -185,6 +190,8 @@ def _collisions(
 
 
 def _names_of_nothing(rule_file: RuleFile, expansion: Expansion) -> Iterator[Finding]:
+    if not expansion.aliases and not expansion.allow_nan:
+        return
     made = {name for unit in expansion.units for name in unit.names}
     for alias in expansion.aliases:
         if alias.of not in made:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -47,9 +47,12 @@ class Scope:
         """Return the scope of all names that begin with ``prefix``, written without it."""
         return cls(prefix, (prefix,))
 
-    def holds(self, name: str) -> bool:
-        """Whether a source name is in scope."""
-        return name.startswith(self.prefixes) and not name.startswith(self.excluded)
+    def held(self, names: Iterable[str], *, behind: str = "") -> set[str]:
+        """Return the source names that are in scope, all of them with ``behind`` in front."""
+        within, beyond = (
+            tuple(behind + prefix for prefix in stated) for stated in (self.prefixes, self.excluded)
+        )
+        return {name for name in names if name.startswith(within) and not name.startswith(beyond)}
 
 
 @dataclass(frozen=True, slots=True)

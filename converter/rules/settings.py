@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.errors import PlanError, RuleError, UsageError
@@ -36,8 +36,11 @@ class Settings:
 
     def holds(self, name: str) -> bool:
         """Whether a whole name of the source belongs to the model."""
-        prefix = self.source_prefix
-        return name.startswith(prefix) and self.scope.holds(name.removeprefix(prefix))
+        return name in self.held([name])
+
+    def held(self, names: Iterable[str]) -> set[str]:
+        """Return those of some whole names of a source that belong to the model."""
+        return self.scope.held(names, behind=self.source_prefix)
 
 
 def resolve(

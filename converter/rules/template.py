@@ -34,22 +34,23 @@ class Template:
     names: frozenset[str]
     weight: int
     holes: tuple[Expression, ...]
-    _literals: tuple[str, ...]
+    _format: str
 
     def fill(self, values: Values, texts: Texts) -> str:
         """Return the name for these values. Raises RuleError when a placeholder has none."""
-        parts = [self._literals[0]]
-        for hole, literal in zip(self.holes, self._literals[1:], strict=True):
+        parts: list[str | int] = []
+        for hole in self.holes:
             text = texts.get(hole.text)
-            if text is None:
-                number = values.get(hole.text)  # most placeholders are nothing but an index
-                if not isinstance(number, int):
-                    number = hole.evaluate(values)
-                if number < 0:
-                    raise self._negative(hole, number)
-                text = str(number)
-            parts += (text, literal)
-        return "".join(parts)
+            if text is not None:
+                parts.append(text)
+                continue
+            number = values.get(hole.text)  # most placeholders are nothing but an index
+            if not isinstance(number, int):
+                number = hole.evaluate(values)
+            if number < 0:
+                raise self._negative(hole, number)
+            parts.append(number)
+        return self._format % tuple(parts)
 
     def _negative(self, hole: Expression, number: int) -> RuleError:
         return RuleError(
@@ -84,4 +85,5 @@ def parse(text: str) -> Template:
     parsed = tuple(expression.parse(hole.strip()) for hole in holes)
     names = frozenset().union(*(hole.names for hole in parsed))
     weight = 1 + sum(1 + hole.weight for hole in parsed)
-    return Template(text, names, weight, parsed, tuple(literals))
+    form = "%s".join(literal.replace("%", "%%") for literal in literals)
+    return Template(text, names, weight, parsed, form)

@@ -224,7 +224,9 @@ def test_a_scope_is_a_prefix_or_several_or_all_but_some(
 ) -> None:
     found = resolved(scope or "dims: {n: 1}").scope
     assert found.prefix == prefix
-    assert [name for name in inside + outside if found.holds(name)] == inside
+    assert found.held(inside + outside) == {*inside}
+    behind = [f"all.{name}" for name in inside]
+    assert found.held([*behind, *outside, "all"], behind="all.") == {*behind}
 
 
 def test_a_scope_that_is_given_replaces_that_of_the_file_and_of_variants() -> None:

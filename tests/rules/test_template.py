@@ -23,6 +23,7 @@ TEXTS = {"p": "q_proj", "root": ""}
         ("{root}wte.{p}", "wte.q_proj"),
         ("{ p }", "q_proj"),
         ("{0}", "0"),
+        ("%s.{i}.100%.{p}", "%s.10.100%.q_proj"),
     ],
 )
 def test_a_placeholder_is_filled_with_a_number_or_a_text(text: str, name: str) -> None:
