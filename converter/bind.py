@@ -82,6 +82,7 @@ class _Binder:
         self.in_scope = settings.held(header)
         self.named = {name for unit in expansion.units for name in unit.sources}
         self.named |= {drop.name for drop in expansion.drops if drop.count is None}
+        self.absent = self.named.difference(header)
         self.findings: list[Finding] = []
         self.known: dict[tuple[Form, Specs], tuple[tuple[Step, ...], Specs]] = {}
 
@@ -100,13 +101,13 @@ class _Binder:
 
     def bindings(self) -> Iterator[Binding]:
         for unit in self.expansion.units:
-            missing = [name for name in unit.sources if name not in self.header]
-            if unit.rule.absent and missing and len(missing) == len(unit.sources):
+            if self.absent.isdisjoint(unit.sources):
+                if binding := self.bound(unit):
+                    yield binding
+            elif unit.rule.absent and self.absent.issuperset(unit.sources):
                 yield self.standing_in(unit, unit.rule.absent)
-            elif missing:
-                self.missing(unit, missing)
-            elif binding := self.bound(unit):
-                yield binding
+            else:
+                self.missing(unit, [name for name in unit.sources if name in self.absent])
 
     def standing_in(self, unit: Unit, stand_in: StandIn) -> Binding:
         specs = tuple(TensorSpec(stand_in.dtype, shape) for shape in unit.form.shapes)
@@ -127,14 +128,15 @@ class _Binder:
             )
 
     def bound(self, unit: Unit) -> Binding | None:
-        inputs = tuple(self.header[name] for name in unit.sources)
+        inputs = tuple([self.header[name] for name in unit.sources])
         key = (unit.form, inputs)
-        if key not in self.known:
+        found = self.known.get(key)
+        if found is None:
             found = self.inferred(unit, inputs)
             if found is None:
                 return None
             self.known[key] = found
-        steps, outputs = self.known[key]
+        steps, outputs = found
         return Binding(unit.rule.line, unit.sources, steps, unit.names, inputs, outputs)
 
     def inferred(self, unit: Unit, inputs: Specs) -> tuple[tuple[Step, ...], Specs] | None:
@@ -312,6 +314,8 @@ class _Binder:
         named = self.named | {drop.name for drop in dropped}
         prefix = self.settings.source_prefix
         for name, spec in self.header.items():
+            if name in named:
+                continue
             if not name.startswith(prefix):
                 yield Finding(
                     "source-prefix",
@@ -322,7 +326,7 @@ class _Binder:
                     got=str(spec),
                     hint="to take one model of several in the file, use --scope",
                 )
-            elif name in self.in_scope and name not in named:
+            elif name in self.in_scope:
                 yield Finding(
                     "unexpected",
                     "a tensor in scope that no rule takes or drops",

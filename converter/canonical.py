@@ -104,18 +104,22 @@ def arrange(tensors: Iterable[NamedSpec]) -> tuple[Placement, ...]:
     starts at such a multiple; the others follow by falling power-of-two divisor of their size,
     so that each starts at a multiple of its element size; empty tensors come last, by name.
     """
-    aligned: list[tuple[str, TensorSpec, int]] = []
+    placements: list[Placement] = []
     odd: list[tuple[str, TensorSpec, int]] = []
     empty: list[tuple[str, TensorSpec, int]] = []
+    begin = 0
     for name, spec in tensors:
         size = spec.nbytes
-        whole = aligned if size % TENSOR_ALIGNMENT_BYTES == 0 else odd
-        (whole if size else empty).append((name, spec, size))
+        if size == 0:
+            empty.append((name, spec, size))
+        elif size % TENSOR_ALIGNMENT_BYTES:
+            odd.append((name, spec, size))
+        else:
+            placements.append(Placement(name, spec, begin, begin + size))
+            begin += size
     odd.sort(key=lambda item: -(item[2] & -item[2]))
     empty.sort(key=lambda item: item[0])
-    placements = []
-    begin = 0
-    for name, spec, size in (*aligned, *odd, *empty):
+    for name, spec, size in (*odd, *empty):
         placements.append(Placement(name, spec, begin, begin + size))
         begin += size
     return tuple(placements)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Kind = Literal["float", "integer", "bool", "complex"]
@@ -52,20 +52,22 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Dtype and shape of a tensor."""
+    """Dtype and shape of a tensor.
+
+    ``numel`` is the number of its elements, 1 for a scalar; ``nbytes`` the size of its data in
+    bytes, where the last byte of a sub-byte dtype counts whole. Worked out once: many tensors
+    share a spec, and all of them are summed up several times.
+    """
 
     dtype: str
     shape: Shape
+    numel: int = field(init=False, repr=False, compare=False)
+    nbytes: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def numel(self) -> int:
-        """Number of elements; 1 for a scalar."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the data in bytes; the last byte of a sub-byte dtype counts whole."""
-        return (self.numel * DTYPES[self.dtype].bits + 7) // 8
+    def __post_init__(self) -> None:
+        numel = math.prod(self.shape)
+        object.__setattr__(self, "numel", numel)
+        object.__setattr__(self, "nbytes", (numel * DTYPES[self.dtype].bits + 7) // 8)
 
     def __str__(self) -> str:
         return f"{self.dtype} [{', '.join(map(str, self.shape))}]"
