@@ -187,7 +187,7 @@ def _turned(binding: Binding) -> _Back:
             whys.append(why)
         if undone is None:
             losses = tuple(Loss(name, whys[-1], made=False) for name in binding.sources)
-            return _Back(replace(binding, sources=(), targets=(), inputs=(), outputs=()), losses)
+            return _Back(binding._replace(sources=(), targets=(), inputs=(), outputs=()), losses)
         steps.append(undone)
     back = Binding(
         line=binding.line,
@@ -236,13 +236,14 @@ def _rebuilt(dropped: Dropped, made: Mapping[str, tuple[_Back, int]]) -> _Back:
     back, number = made.get(dropped.equals or "", (None, 0))
     if back is not None and back.binding.targets:
         steps = (*back.binding.steps, Pick(number))
-        found = replace(back.binding, steps=steps, targets=(dropped.name,), outputs=(dropped.spec,))
+        targets, outputs = (dropped.name,), (dropped.spec,)
+        found = back.binding._replace(steps=steps, targets=targets, outputs=outputs)
         losses = [loss for loss in back.losses if loss.name == dropped.equals]
         return _Back(found, tuple(replace(loss, name=dropped.name) for loss in losses))
     if dropped.expect in _KNOWN:
         step = Known(dropped.expect, dropped.spec.shape, dropped.spec.dtype)
         targets, outputs = (dropped.name,), (dropped.spec,)
-        return _Back(replace(nothing, steps=(step,), targets=targets, outputs=outputs))
+        return _Back(nothing._replace(steps=(step,), targets=targets, outputs=outputs))
     return _Back(nothing, (Loss(dropped.name, f"it was dropped: {dropped.because}", made=False),))
 
 
