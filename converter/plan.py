@@ -74,6 +74,11 @@ class Plan:
             for name, spec in zip(binding.targets, binding.outputs, strict=True)
         }
 
+    @cached_property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The specs of all canonical tensors that are stored, in execution order."""
+        return tuple([spec for binding in self.bindings for spec in binding.outputs])
+
     @property
     def used(self) -> int:
         """Number of source tensors that go into canonical ones."""
@@ -97,7 +102,7 @@ class Plan:
     @cached_property
     def total_bytes(self) -> int:
         """Size of all canonical data in bytes."""
-        return sum(spec.nbytes for spec in self.targets.values())
+        return sum(spec.nbytes for spec in self.specs)
 
 
 def shards_of(bindings: Iterable[Binding], max_shard_bytes: int | None) -> tuple[Shard, ...]:

@@ -63,10 +63,9 @@ class Report:
 
 def of_plan(plan: Plan, *, table: bool, whole: bool) -> Report:
     """Report what a conversion would do; ``table`` adds a row per target, ``whole`` unfolded."""
-    targets = plan.targets
     rows = [
         ("source", _used(plan)),
-        ("target", f"{amount(totals_of(targets.values()))} {_dtypes(targets)}"),
+        ("target", f"{amount(totals_of(plan.specs))} {_dtypes(plan.specs)}"),
         ("files", ", ".join(shard.file for shard in plan.shards)),
         *(("dropped", line) for line in _by_text((d.name, d.because) for d in plan.dropped)),
         *(
@@ -90,7 +89,7 @@ def _plan_json(plan: Plan) -> dict[str, object]:
         "used": plan.used,
         "dropped": [{"name": d.name, "because": d.because} for d in plan.dropped],
         "out_of_scope": plan.out_of_scope,
-        "totals": asdict(totals_of(plan.targets.values())),
+        "totals": asdict(totals_of(plan.specs)),
         "files": [shard.file for shard in plan.shards],
         "aliases": dict(plan.aliases),
         "stand_ins": [{"name": name, "value": value} for name, value, _ in plan.standing_in],
@@ -107,7 +106,7 @@ def of_conversion(conversion: Conversion) -> Report:
     names = ", ".join(file.name for file in manifest.sources)
     rows = [
         ("read", f"{names}, {size_text(read)}: {_used(plan)}"),
-        ("made", f"{amount(manifest.totals)} {_dtypes(plan.targets)}"),
+        ("made", f"{amount(manifest.totals)} {_dtypes(plan.specs)}"),
         ("wrote", f"{conversion.out}, {size_text(written)}"),
         ("time", f"{conversion.seconds:.1f} s, {rate}/s read and written"),
         ("manifest", f"sha256 {conversion.manifest_sha256}"),
@@ -173,8 +172,8 @@ def amount(totals: Totals) -> str:
     return f"{tensors}, {counted(totals.parameters, 'parameter')}, {size_text(totals.bytes)}"
 
 
-def _dtypes(specs: Mapping[str, TensorSpec]) -> str:
-    return "/".join(dict.fromkeys(spec.dtype for spec in specs.values()))
+def _dtypes(specs: Iterable[TensorSpec]) -> str:
+    return "/".join(dict.fromkeys(spec.dtype for spec in specs))
 
 
 def size_text(size: float) -> str:

@@ -23,6 +23,9 @@ def test_plain_json_is_read() -> None:
         (b"[1e999]", "out of the range"),
         (b"[-1e999]", "out of the range"),
         (b"[-0]", "-0 is not an integer"),
+        (b'{"a": [1, 2], "b": -0 }', "-0 is not an integer"),
+        (b"[123456789012345678901]", "a number of 21 digits"),
+        (b"[-12345678901234567890]", "a number of 21 digits"),
         (b"[" + b"9" * 5000 + b"]", "a number of 5000 digits"),
         (b'["\\ud800"]', "half a surrogate pair"),
         (b'{"\\udfff": 1}', "half a surrogate pair"),
@@ -48,6 +51,17 @@ def test_what_is_not_strict_json_is_refused_with_its_reason(text: bytes, reason:
     assert finding.where == "some/file.json"
     assert reason in finding.what
     assert "\n" not in finding.what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[12345678901234567890, -1234567890123456789, 0, -10]",
+        b'{"layer-0.123456789012345678901234567890": [-0.5, 3, 1e-05]}',
+    ],
+)
+def test_integers_are_read_as_they_stand(text: bytes) -> None:
+    assert strict_json.parse(text, where="x") == json.loads(text)
 
 
 @pytest.mark.parametrize(
