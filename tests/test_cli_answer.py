@@ -8,10 +8,13 @@ import pty
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 from click.testing import CliRunner
@@ -19,6 +22,8 @@ from toy import toy_tensors, write_rules, write_source
 
 from converter import resources
 from converter.cli import main
+from converter.cli_answer import reports
+from converter.report import Report
 
 # Wrong usage, as data
 
@@ -184,3 +189,17 @@ def test_a_reader_of_errors_that_stops_early_changes_no_exit_code(tmp_path: Path
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=writing)
     os.close(writing)
     assert done.returncode == 4
+
+
+def test_a_report_is_let_go_before_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[weakref.ref[partial[dict[str, object]]]] = []
+
+    def command() -> Report:
+        details = partial(dict[str, object])
+        made.append(weakref.ref(details))
+        return Report("plan", "planned", details, exit_code=3)
+
+    with pytest.raises(SystemExit) as caught:
+        click.command()(reports(command))([])
+    assert (caught.value.code, capsys.readouterr().out) == (3, "planned\n")
+    assert [held() for held in made] == [None]
