@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
@@ -52,13 +52,13 @@ from converter.manifest import Dim
 from converter.needed import require_numpy
 from converter.plan import Plan
 from converter.progress import Progress, unheard
-from converter.record import SourceDigests, records_begun
+from converter.record import opened_beside
 from converter.rules import bundle_file as bundle_files
 from converter.rules import parse
 from converter.rules.rule_file import RuleFile
 from converter.rules.settings import Settings, resolve
 from converter.signing import Signed
-from converter.source import Source, open_source
+from converter.source import open_source
 from converter.spec import Header
 from converter.steps.dtypes import FLOATS
 
@@ -108,10 +108,11 @@ def convert(
     """
     require_numpy("a conversion")
     chosen = _executor(executor, ray_address, jobs)
-    make_plan = _binder(dtype, max_shard_size, rules)
-    with open_source(source) as opened, chosen.digesting(opened) as digests:
+    with opened_beside(source, digested=chosen.executor is None) as opening:
         from converter.conversion import carry_out
 
+        make_plan = _binder(dtype, max_shard_size, rules)
+        opened = opening.source()
         conversion = carry_out(
             make_plan(opened.header),
             opened,
@@ -120,7 +121,7 @@ def convert(
             overwrite=overwrite,
             progress=progress,
             executor=chosen.executor,
-            digests=digests,
+            digests=opening.records,
         )
     noticed = chosen.notice([conversion.plan])
     return replace(conversion, warnings=(*conversion.warnings, *noticed))
@@ -252,13 +253,11 @@ def explain(
 class _Chosen(NamedTuple):
     """Who makes the files of a conversion, each with how many workers, and what to say of that.
 
-    ``executor`` is None for this process; ``digesting`` begins with the digests of a source where
-    that need not wait for the plan.
+    ``executor`` is None for this process.
     """
 
     executor: Executor | None
     jobs: int
-    digesting: Callable[[Source], AbstractContextManager[SourceDigests | None]]
     notice: Callable[[Iterable[Plan]], Sequence[Finding]]
 
 
@@ -270,14 +269,14 @@ def _executor(name: str, ray_address: str | None, jobs: int | None) -> _Chosen:
         require_ray()
         jobs = workers(1 if jobs is None else jobs)
         ray = functools.partial(on_ray, ray_address, jobs)
-        return _Chosen(ray, jobs, lambda source: nullcontext(), too_few_files)
+        return _Chosen(ray, jobs, too_few_files)
     if name != "local":
         raise UsageError(
             f"there is no executor {name!r}", expected=f"one of {', '.join(EXECUTORS)}"
         )
     if ray_address is not None:
         raise UsageError("an address of Ray without its executor", hint="give --executor ray too")
-    return _Chosen(None, workers(jobs), records_begun, lambda plans: ())
+    return _Chosen(None, workers(jobs), lambda plans: ())
 
 
 def _binder(

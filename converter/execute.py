@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -26,7 +26,13 @@ from converter.values import disprove
 # Units of work that take more memory than this together wait for each other.
 _MEMORY_BYTES = 256 << 20
 
+# Of each binding, by its targets: what was written, or why it was refused.
+Outcomes: TypeAlias = "list[tuple[tuple[str, ...], dict[str, Written] | ValueRefusedError]]"
 AtWork: TypeAlias = Callable[[], AbstractContextManager[None]]
+
+# Measured: on several threads, tensors of some KB each take twice as long as on one, which all of
+# them wait for.
+_UNIT_BYTES = 8 << 20
 
 _EXPECTED = {
     "arange": "0, 1, 2 and so on, in row-major order",
@@ -56,14 +62,17 @@ def execute(
     findings: list[Finding] = []
     with _pool(jobs) as pool:
         proofs = [pool.submit(worker.prove, dropped) for dropped in plan.dropped if dropped.expect]
-        made = {
-            binding.targets: pool.submit(worker.make, binding)
-            for binding in _in_turns(plan, files=jobs)
-        }
-        for future in proofs:
-            _gather(future, findings)
-        for binding in plan.bindings:
-            written.update(_gather(made[binding.targets], findings) or {})
+        made = [pool.submit(worker.make_all, some) for some in _units(_in_turns(plan, files=jobs))]
+        for proof in proofs:
+            if refused := proof.result():
+                findings.extend(refused.findings)
+        outcomes = dict(outcome for unit in made for outcome in unit.result())
+    for binding in plan.bindings:
+        outcome = outcomes[binding.targets]
+        if isinstance(outcome, ValueRefusedError):
+            findings.extend(outcome.findings)
+        else:
+            written.update(outcome)
     if findings:
         raise ValueRefusedError.of(fold_findings(findings))
     return written
@@ -84,6 +93,21 @@ def _in_turns(plan: Plan, *, files: int) -> Sequence[Binding]:
     )
 
 
+def _units(bindings: Iterable[Binding]) -> Iterator[list[Binding]]:
+    """Yield bindings, small ones that follow each other together: in order, for one worker."""
+    unit: list[Binding] = []
+    size = 0
+    for binding in bindings:
+        more = sum(spec.nbytes for spec in (*binding.inputs, *binding.outputs))
+        if unit and size + more > _UNIT_BYTES:
+            yield unit
+            unit, size = [], 0
+        unit.append(binding)
+        size += more
+    if unit:
+        yield unit
+
+
 def _begin_worker() -> None:
     # A thread inherits from its maker whether the CPU flushes tiny numbers, which changes bytes.
     if torch := sys.modules.get("torch"):
@@ -92,23 +116,12 @@ def _begin_worker() -> None:
 
 @contextmanager
 def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of workers for ``jobs`` cores; on an error, what has not begun is dropped."""
-    # Half as many again: some always wait for others to write to the same file.
-    pool = ThreadPoolExecutor(jobs + jobs // 2, initializer=_begin_worker)
+    """A pool of ``jobs`` workers; on an error, what has not begun is dropped."""
+    pool = ThreadPoolExecutor(jobs, initializer=_begin_worker)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _gather(
-    future: Future[dict[str, Written]], findings: list[Finding]
-) -> dict[str, Written] | None:
-    try:
-        return future.result()
-    except ValueRefusedError as error:
-        findings.extend(error.findings)
-        return None
 
 
 class _Memory:
@@ -140,6 +153,16 @@ class _Worker:
     progress: Progress
     at_work: AtWork
     memory: _Memory = field(default_factory=_Memory)
+
+    def make_all(self, bindings: Iterable[Binding]) -> Outcomes:
+        """Make the targets of some bindings; return what was written, or why it was refused."""
+        outcomes: Outcomes = []
+        for binding in bindings:
+            try:
+                outcomes.append((binding.targets, self.make(binding)))
+            except ValueRefusedError as error:
+                outcomes.append((binding.targets, error))
+        return outcomes
 
     def make(self, binding: Binding) -> dict[str, Written]:
         """Make, check and write the targets of one binding."""
@@ -201,8 +224,15 @@ class _Worker:
 
         return check
 
-    def prove(self, dropped: Dropped) -> dict[str, Written]:
-        """Prove what the rule file says a dropped tensor is."""
+    def prove(self, dropped: Dropped) -> ValueRefusedError | None:
+        """Return why a dropped tensor is not what the rule file says, or else None."""
+        try:
+            self._prove(dropped)
+        except ValueRefusedError as error:
+            return error
+        return None
+
+    def _prove(self, dropped: Dropped) -> None:
         with self.at(dropped.line, dropped.name):
             if difference := self.difference(dropped):
                 raise ValueRefusedError(
@@ -212,7 +242,6 @@ class _Worker:
                     got=difference,
                     hint="the network would not rebuild it: keep the tensor, or mend the source",
                 )
-        return {}
 
     def difference(self, dropped: Dropped) -> str | None:
         """Return how a dropped tensor differs from what the rule file says it is."""

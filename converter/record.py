@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from converter import __version__
 from converter import manifest as manifests
@@ -25,7 +26,8 @@ from converter.manifest import (
     ToolRecord,
 )
 from converter.plan import Binding, Plan
-from converter.source import Source
+from converter.signals import checked
+from converter.source import Source, open_source
 from converter.spec import TensorSpec
 from converter.steps.step import step_parameters
 
@@ -48,19 +50,38 @@ def source_records(source: Source, given_up: GivenUp = never) -> tuple[FileRecor
         )
 
 
-@contextmanager
-def records_begun(source: Source) -> Iterator[SourceDigests]:
-    """Make the records of a source's files beside what is done in the block; yield who waits.
+class Opening(NamedTuple):
+    """A source that is opened beside other work.
 
-    What nobody waited for when the block ends is given up.
+    ``source`` waits for it, and raises as ``open_source``; ``records`` waits for its digests, and
+    is None where nobody makes them.
+    """
+
+    source: Callable[[], Source]
+    records: SourceDigests | None
+
+
+@contextmanager
+def opened_beside(path: str | os.PathLike[str], *, digested: bool) -> Iterator[Opening]:
+    """Open a source beside what is done in the block, and begin with its digests if asked to.
+
+    It is closed when the block ends; digests that nobody waited for are given up.
     """
     end = threading.Event()
-    with ThreadPoolExecutor(1) as beside:
-        records = beside.submit(source_records, source, end.is_set)
+    with checked(), ThreadPoolExecutor(2) as beside:
+        opening = beside.submit(open_source, path)
+
+        def digest() -> tuple[FileRecord, ...]:
+            return source_records(opening.result(), end.is_set) if digested else ()
+
+        records = beside.submit(digest)
         try:
-            yield lambda _: records.result()
+            yield Opening(opening.result, (lambda _: records.result()) if digested else None)
         finally:
             end.set()
+            wait([records])
+            if opening.exception() is None:
+                opening.result().close()
 
 
 def describe(

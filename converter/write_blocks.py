@@ -19,7 +19,7 @@ from typing import Protocol, Self
 
 _BLOCK_BYTES = 4 << 20
 # Of one file; of each of several that are digested at a time, a share of it, but a few.
-_WINDOW_BLOCKS = 32
+_WINDOW_BLOCKS = 16
 _LEAST_BLOCKS = 8
 _WRITERS = 2
 
