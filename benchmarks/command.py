@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ def _write_page() -> int:
 
 
 def _measure(chosen: argparse.Namespace) -> int:
+    # As an installer does, so that no start includes it.
+    compileall.compile_dir(ROOT / "converter", quiet=1)
     names = chosen.benches or list(BENCHES)
     sizes = chosen.size or [parse_size(DEFAULT_SIZE)]
     with scratch_folder(chosen.scratch, keep=chosen.keep) as folder:

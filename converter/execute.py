@@ -19,7 +19,7 @@ from converter.progress import Progress
 from converter.source import Source
 from converter.spec import DTYPES
 from converter.steps.dtypes import numpy_dtype
-from converter.steps.step import Tensors
+from converter.steps.step import Runs, Tensors
 from converter.target import CHUNK_BYTES, Target, Write, Written
 from converter.values import disprove
 
@@ -156,27 +156,27 @@ class _Worker:
 
     def make_all(self, bindings: Iterable[Binding]) -> Outcomes:
         """Make the targets of some bindings; return what was written, or why it was refused."""
+        lanes = [(binding, byte_runs(binding)) for binding in bindings]
+        size = sum(memory_bytes(binding) for binding, runs in lanes if runs is None)
         outcomes: Outcomes = []
-        for binding in bindings:
-            try:
-                outcomes.append((binding.targets, self.make(binding)))
-            except ValueRefusedError as error:
-                outcomes.append((binding.targets, error))
+        with self.memory.taking(size) if size else nullcontext(), self.at_work():
+            for binding, runs in lanes:
+                try:
+                    outcomes.append((binding.targets, self.make(binding, runs)))
+                except ValueRefusedError as error:
+                    outcomes.append((binding.targets, error))
         return outcomes
 
-    def make(self, binding: Binding) -> dict[str, Written]:
-        """Make, check and write the targets of one binding."""
+    def make(self, binding: Binding, runs: tuple[Runs, ...] | None) -> dict[str, Written]:
+        """Make, check and write the targets of one binding, of runs of bytes or computed."""
         with self.at(binding.line, ", ".join(binding.sources)):
             targets = self.targets(binding)
-            runs = byte_runs(binding)
-            taking = self.memory.taking(memory_bytes(binding)) if runs is None else nullcontext()
-            with taking, self.at_work():
-                if runs is None:
-                    compute(binding, self.source, targets, self.promise(binding))
-                else:
-                    for target, parts in zip(targets, runs, strict=True):
-                        move(self.source, binding.sources, parts, target)
-                written = {target.name: target.finish() for target in targets}
+            if runs is None:
+                compute(binding, self.source, targets, self.promise(binding))
+            else:
+                for target, parts in zip(targets, runs, strict=True):
+                    move(self.source, binding.sources, parts, target)
+            written = {target.name: target.finish() for target in targets}
             self.refuse_nonfinite(targets)
         return written
 
