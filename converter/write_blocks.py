@@ -22,6 +22,8 @@ _BLOCK_BYTES = 4 << 20
 _WINDOW_BLOCKS = 16
 _LEAST_BLOCKS = 8
 _WRITERS = 2
+# Longer than it takes to begin a digest, or the next unit of work when one is done.
+_PATIENCE_SECONDS = 0.01
 
 
 class Digesting(Protocol):
@@ -38,14 +40,21 @@ class BlockMemory:
     """The memory of blocks, and the threads that digest and store them.
 
     ``files`` are digested at a time. Of each, ``window`` blocks of ``block_bytes`` are held from
-    where its digest is. ``changed`` is the lock of it all.
+    where its digest is. When nothing has moved for ``patience_seconds``, nothing will. ``changed``
+    is the lock of it all.
     """
 
     def __init__(
-        self, files: int = 1, *, window: int | None = None, block_bytes: int = _BLOCK_BYTES
+        self,
+        files: int = 1,
+        *,
+        window: int | None = None,
+        block_bytes: int = _BLOCK_BYTES,
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         self.window = window or max(_LEAST_BLOCKS, _WINDOW_BLOCKS // files)
         self.block_bytes = block_bytes
+        self._patience_seconds = patience_seconds
         self.changed = threading.Condition()
         self._free: list[memoryview] = []
         self._digesting: list[Digesting] = []
@@ -86,11 +95,11 @@ class BlockMemory:
         """Wait for room; return False when there never would be any. Under the lock."""
         self._waiting.append(has_room)
         while not has_room() and has_room in self._waiting:
-            if self._is_stalled():
+            if not self._is_stalled():
+                self.changed.wait()
+            elif not self.changed.wait(self._patience_seconds):
                 self._waiting.clear()
                 self.changed.notify_all()
-            else:
-                self.changed.wait()
         if has_room in self._waiting:
             self._waiting.remove(has_room)
         return has_room()

@@ -73,7 +73,7 @@ def put_together(
 ) -> None:
     """Write ``data`` by parts, and hold the digest and the file against it."""
     placements = one_tensor(len(data))
-    memory = BlockMemory(window=window, block_bytes=PAGE)
+    memory = BlockMemory(window=window, block_bytes=PAGE, patience_seconds=0.001)
 
     def write(part: tuple[int, int]) -> None:
         begin, end = part
