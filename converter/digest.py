@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from typing import TypeAlias
 
 from converter.positional import ReadBuffer, read_at
@@ -44,6 +43,9 @@ def sha256_range(
     digest = hashlib.sha256()
     for block in blocks(fd, begin, end, block_bytes=block_bytes):
         if given_up():
+            # Imported here since it takes as long as all else that this module needs.
+            from concurrent.futures import CancelledError
+
             raise CancelledError
         digest.update(block)
     return digest.hexdigest()
