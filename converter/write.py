@@ -119,6 +119,7 @@ class WeightsFile:
                     self._blocks[number] = self._memory.take()
                 else:
                     self._on_disk.add(number)
+                self._changed.notify_all()  # others may wait for room in the same block
             return self._blocks.get(number)
 
     def _is_known(self, number: int) -> bool:

@@ -26,6 +26,7 @@ from converter.write_blocks import BlockMemory
 from converter.write_disk import DiskFile
 
 PAGE = 4096
+Parts = Sequence[tuple[int, int]]
 DIRECT = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="no way past the cache here")
 
 
@@ -69,19 +70,19 @@ def path(tmp_path: Path) -> Path:
 
 
 def put_together(
-    path: Path, data: bytes, parts: Sequence[tuple[int, int]], *, window: int, threads: int = 1
+    path: Path, data: bytes, units: Sequence[Parts], *, window: int, threads: int = 1
 ) -> None:
-    """Write ``data`` by parts, and hold the digest and the file against it."""
+    """Write ``data`` by units of parts, and hold the digest and the file against it."""
     placements = one_tensor(len(data))
     memory = BlockMemory(window=window, block_bytes=PAGE, patience_seconds=0.001)
 
-    def write(part: tuple[int, int]) -> None:
-        begin, end = part
+    def write(unit: Parts) -> None:
         with memory.work():
-            file.write(begin, data[begin:end])
+            for begin, end in unit:
+                file.write(begin, data[begin:end])
 
     with memory, WeightsFile(path, placements, memory) as file, ThreadPoolExecutor(threads) as pool:
-        list(pool.map(write, parts))
+        list(pool.map(write, units))
         assert file.sha256() == hashlib.sha256(encode_header(placements) + data).hexdigest()
     assert path.read_bytes() == encode_header(placements) + data
 
@@ -89,7 +90,7 @@ def put_together(
 def test_what_comes_in_order_is_in_memory_until_its_block_is_stored(path: Path, log: Log) -> None:
     data = pages(6, rest=5)
     steps = [*range(0, len(data), 1000), len(data)]
-    put_together(path, data, list(pairwise(steps)), window=8)
+    put_together(path, data, [[part] for part in pairwise(steps)], window=8)
     header = len(encode_header(one_tensor(len(data))))
     assert header == PAGE
     assert sorted(log.whole) == [(PAGE * n, PAGE) for n in range(1, 7)] + [(PAGE * 7, 5)]
@@ -98,7 +99,7 @@ def test_what_comes_in_order_is_in_memory_until_its_block_is_stored(path: Path, 
 
 def test_what_nobody_may_wait_for_goes_to_the_disk_at_once(path: Path, log: Log) -> None:
     backwards = [(n * PAGE, (n + 1) * PAGE) for n in reversed(range(8))]
-    put_together(path, pages(8), backwards, window=3)
+    put_together(path, pages(8), [[part] for part in backwards], window=3)
     early = {position for position, _ in log.cached}
     assert early == {0} | {PAGE * n for n in (4, 5, 6, 7, 8)}  # the window begins at the header
     assert sorted(log.whole) == [(PAGE * n, PAGE) for n in (1, 2, 3)]
@@ -106,7 +107,7 @@ def test_what_nobody_may_wait_for_goes_to_the_disk_at_once(path: Path, log: Log)
 
 def test_a_block_that_went_to_the_disk_early_stays_there(path: Path, log: Log) -> None:
     far = [(4 * PAGE, 4 * PAGE + 10), (0, PAGE), (PAGE, 4 * PAGE), (4 * PAGE + 10, 5 * PAGE)]
-    put_together(path, pages(5), far, window=2)
+    put_together(path, pages(5), [far], window=2)
     assert (5 * PAGE, 10) in log.cached
     assert (5 * PAGE + 10, PAGE - 10) in log.cached
     assert 5 * PAGE not in {position for position, _ in log.whole}
@@ -174,10 +175,22 @@ def test_any_parts_in_any_order_make_the_same_file(
     order: random.Random,
 ) -> None:
     steps = sorted({0, size, *(cut for cut in cuts if cut < size)})
-    parts = list(pairwise(steps))
-    order.shuffle(parts)
+    units = [[part] for part in pairwise(steps)]
+    order.shuffle(units)
     path = tmp_path_factory.mktemp("file") / "model.safetensors"
-    put_together(path, random.Random(size).randbytes(size), parts, window=window, threads=threads)
+    put_together(path, random.Random(size).randbytes(size), units, window=window, threads=threads)
+
+
+@pytest.mark.parametrize(("threads", "window"), [(8, 1), (6, 2), (3, 1)])
+def test_units_of_far_apart_parts_never_wait_for_each_other_for_ever(
+    tmp_path: Path, threads: int, window: int
+) -> None:
+    for seed in range(25):
+        data = random.Random(seed).randbytes(40 * PAGE)
+        parts = [(begin, begin + 640) for begin in range(0, len(data), 640)]
+        random.Random(seed).shuffle(parts)
+        units = [parts[first : first + 8] for first in range(0, len(parts), 8)]
+        put_together(tmp_path / str(seed), data, units, window=window, threads=threads)
 
 
 @pytest.mark.parametrize("files", [1, 2, 5])
@@ -238,7 +251,7 @@ def test_whole_blocks_go_past_the_cache(
         return system_open(name, how, *mode)
 
     monkeypatch.setattr(os, "open", opened)
-    put_together(path, pages(3), [(0, 3 * PAGE)], window=8)
+    put_together(path, pages(3), [[(0, 3 * PAGE)]], window=8)
     assert [bool(how & os.O_DIRECT) for how in flags] == [False, True]
     assert len(log.whole) == 3
 
@@ -269,7 +282,7 @@ def test_where_there_is_no_way_past_the_cache_everything_goes_through_it(
     direct: list[int] = []
     monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "pwrite", written)
-    put_together(path, pages(5), [(0, 5 * PAGE)], window=8)
+    put_together(path, pages(5), [[(0, 5 * PAGE)]], window=8)
     assert set(refused) == {where}
     assert {(PAGE * n, PAGE) for n in range(6)} == set(log.cached)
 
@@ -284,7 +297,7 @@ def test_a_disk_that_fails_behind_the_writer_is_an_error_of_the_file(
 
     monkeypatch.setattr(DiskFile, "write_whole", fail)
     with pytest.raises(ExecutionError, match="free some space") as caught:
-        put_together(path, pages(40), [(n * PAGE, n * PAGE + PAGE) for n in range(40)], window=2)
+        put_together(path, pages(40), [[(n * PAGE, n * PAGE + PAGE)] for n in range(40)], window=2)
     assert caught.value.findings[0].where == str(path)
 
 
