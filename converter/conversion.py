@@ -75,9 +75,9 @@ def carry_out(
     """Write the canonical directory ``out``, complete or not at all.
 
     ``progress`` is told the bytes of canonical data as they are written, and of all; ``digests``
-    is as for ``fill``. Raises
-    ValueRefusedError for values that are refused, SourceError when the source changes or ends
-    early, ExecutionError when ``out`` cannot be written or exists without ``overwrite``.
+    is as for ``fill``. Raises ValueRefusedError for values that are refused, SourceError when the
+    source changes or ends early, ExecutionError when ``out`` cannot be written or exists without
+    ``overwrite``.
     """
     begun = time.monotonic()
     with Staging(out, size_bytes=plan.total_bytes, overwrite=overwrite) as staging:

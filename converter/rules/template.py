@@ -34,17 +34,16 @@ class Template:
     names: frozenset[str]
     weight: int
     holes: tuple[Expression, ...]
-    _named: tuple[tuple[str, Expression], ...]  # the holes, by their text
     _format: str
 
     def fill(self, values: Values, texts: Texts) -> str:
         """Return the name for these values. Raises RuleError when a placeholder has none."""
         parts: list[str | int] = []
-        for name, hole in self._named:
-            if (text := texts.get(name)) is not None:
+        for hole in self.holes:
+            if (text := texts.get(hole.text)) is not None:
                 parts.append(text)
                 continue
-            number = values.get(name)  # most placeholders are nothing but an index
+            number = values.get(hole.text)  # most placeholders are nothing but an index
             if not isinstance(number, int):
                 number = hole.evaluate(values)
             if number < 0:
@@ -86,4 +85,4 @@ def parse(text: str) -> Template:
     names = frozenset().union(*(hole.names for hole in parsed))
     weight = 1 + sum(1 + hole.weight for hole in parsed)
     form = "%s".join(literal.replace("%", "%%") for literal in literals)
-    return Template(text, names, weight, parsed, tuple((h.text, h) for h in parsed), form)
+    return Template(text, names, weight, parsed, form)
