@@ -78,10 +78,8 @@ def execute(
     return written
 
 
-def _in_turns(plan: Plan, *, files: int) -> Sequence[Binding]:
+def _in_turns(plan: Plan, *, files: int) -> list[Binding]:
     """Return the bindings in the order of their bytes, for so many files side by side."""
-    if len(plan.shards) < 2:
-        return plan.bindings
     places = {
         placement.name: (number // files, placement.begin, number)
         for number, shard in enumerate(plan.shards)

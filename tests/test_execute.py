@@ -74,8 +74,19 @@ def test_as_many_files_are_filled_side_by_side_as_are_digested(tmp_path: Path) -
     for files, expected in [(1, "0123456"), (2, "0213465"), (3, "0241356"), (9, "0246135")]:
         turns = execute._in_turns(plan, files=files)
         assert "".join(name[1:] for binding in turns for name in binding.targets) == expected
-    one_file = replace(plan, shards=shards_of(plan.bindings, None))
-    assert execute._in_turns(one_file, files=2) == plan.bindings
+
+
+def test_what_lies_at_the_end_of_a_file_is_made_last(tmp_path: Path) -> None:
+    sizes = {"odd": 3, "whole": 64, "stray": 5, "other": 128}  # in files, whole 256 bytes go first
+    rules = "".join(f"  - {{from: {name}, to: {{{name}: [{n}]}}}}\n" for name, n in sizes.items())
+    tensors = {name: torch.zeros(n) for name, n in sizes.items()}
+    plan, source = planned(tmp_path, tensors, f"dtypes: [F32]\nrules:\n{rules}")
+    with source:
+        assert list(Outcome(plan, source, jobs=2).written) == list(sizes)
+    (shard,) = plan.shards
+    turns = execute._in_turns(plan, files=2)
+    made = [name for binding in turns for name in binding.targets]
+    assert made == [placement.name for placement in shard.placements] != list(sizes)
 
 
 def test_a_tensor_larger_than_a_piece_has_the_digest_of_each_piece(
